@@ -1,0 +1,40 @@
+package order
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+)
+
+// DeadLetter is a record, or what became of one, that will not be applied. It keeps the original
+// bytes and says where they came from and why they are here.
+type DeadLetter struct {
+	Source Source
+	Key    []byte // nil where the record had none
+	Value  []byte // nil where the record's was null
+	Reason Reason
+	Detail string
+}
+
+// message is an event as the ERP publishes it.
+type message struct {
+	SyncID     string          `json:"sync_id"`
+	Kind       Kind            `json:"event"`
+	EventID    string          `json:"event_id"`
+	Version    int64           `json:"version,omitempty"`
+	OccurredAt time.Time       `json:"occurred_at"`
+	Data       json.RawMessage `json:"data"`
+}
+
+// Message is the event in the form of a Kafka record's value. Its id is spelled out, so decoding
+// it again, from wherever it then stands, gives an event of the same identity.
+func (e Event) Message() ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(message{
+		SyncID: e.SyncID, Kind: e.Kind, EventID: e.ID.String(), Version: e.Version,
+		OccurredAt: e.OccurredAt, Data: e.Data,
+	})
+	return bytes.TrimRight(out.Bytes(), "\n"), err
+}

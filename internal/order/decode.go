@@ -1,0 +1,283 @@
+package order
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// Limits of a record, in bytes.
+const (
+	// MaxValue is the largest value of a record that is decoded; a larger one is rejected.
+	MaxValue = 1 << 20
+	// MaxSyncID is the longest sync_id after trimming.
+	MaxSyncID = 64
+	// MaxEventID is the longest event_id that is no UUID.
+	MaxEventID = 128
+)
+
+// Reason says in one word why a record is no event. It is a header of the dead letter and a
+// label of the metric.
+type Reason string
+
+// The reasons for which a record becomes a dead letter.
+const (
+	NullValue     Reason = "null-value"
+	ValueTooLarge Reason = "too-large"
+	InvalidUTF8   Reason = "invalid-utf8"
+	MalformedJSON Reason = "malformed-json"
+	MissingField  Reason = "missing-field"
+	InvalidField  Reason = "invalid-field"
+	UnknownEvent  Reason = "unknown-event"
+	// OrderBlocked is an event that arrived behind a stuck order whose queue was full.
+	OrderBlocked Reason = "order-blocked"
+	// Undecodable is a signal to an order's workflow that holds no events.
+	Undecodable Reason = "undecodable-signal"
+)
+
+// Rejection is the error of a record that is no event.
+type Rejection struct {
+	Reason Reason
+	Detail string // for people: which field, what was expected
+}
+
+func (r *Rejection) Error() string { return string(r.Reason) + ": " + r.Detail }
+
+func reject(reason Reason, format string, args ...any) error {
+	return &Rejection{Reason: reason, Detail: fmt.Sprintf(format, args...)}
+}
+
+// Record is a Kafka record as far as an event depends on it.
+type Record struct {
+	Topic     string
+	Partition int
+	Offset    int64
+	Timestamp time.Time
+	Value     []byte // nil where Kafka's value is null
+}
+
+// Decode makes an event of a record read from channel's topic. Every error is a *Rejection.
+//
+// Field names are matched exactly (encoding/json alone would let "Data" overwrite "data"),
+// unknown fields are ignored, and an optional field that is null counts as absent.
+func Decode(rec Record, channel Channel) (Event, error) {
+	switch {
+	case rec.Value == nil:
+		return Event{}, reject(NullValue, "the record has no value (a tombstone); an event is a JSON object")
+	case len(rec.Value) > MaxValue:
+		return Event{}, reject(ValueTooLarge, "the value has %d bytes, the limit is %d", len(rec.Value), MaxValue)
+	case !utf8.Valid(rec.Value):
+		return Event{}, reject(InvalidUTF8, "the value is not valid UTF-8")
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(rec.Value, &fields); err != nil {
+		return Event{}, reject(MalformedJSON, "the value is no JSON object: %v", err)
+	}
+	if fields == nil {
+		return Event{}, reject(MalformedJSON, "the value is null, an event is a JSON object")
+	}
+
+	received := clampTime(rec.Timestamp)
+	e := Event{
+		Channel: channel,
+		Source:  Source{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, ReceivedAt: received},
+	}
+	var err error
+	if e.SyncID, err = syncID(fields["sync_id"]); err != nil {
+		return Event{}, err
+	}
+	if e.Kind, err = kind(fields["event"]); err != nil {
+		return Event{}, err
+	}
+	if e.Data, err = data(fields["data"]); err != nil {
+		return Event{}, err
+	}
+	if e.Version, err = version(fields["version"]); err != nil {
+		return Event{}, err
+	}
+	if e.OccurredAt, err = occurredAt(fields["occurred_at"], received); err != nil {
+		return Event{}, err
+	}
+	if e.ID, err = eventID(fields["event_id"], e); err != nil {
+		return Event{}, err
+	}
+	return e, nil
+}
+
+func absent(raw json.RawMessage) bool { return raw == nil || string(raw) == "null" }
+
+// integer matches a JSON number without fraction and exponent. An id or a version is read by
+// its digits: as a float64, 2^53+1 would become another order.
+var integer = regexp.MustCompile(`^-?[0-9]+$`)
+
+// syncID also refuses control characters: the id becomes part of a workflow id and is typed
+// and read by people.
+func syncID(raw json.RawMessage) (string, error) {
+	if absent(raw) {
+		return "", reject(MissingField, "sync_id is missing")
+	}
+	var id string
+	switch {
+	case raw[0] == '"':
+		if err := json.Unmarshal(raw, &id); err != nil {
+			return "", reject(InvalidField, "sync_id: %v", err)
+		}
+		id = strings.TrimSpace(id)
+	case integer.Match(raw):
+		id = string(raw)
+	default:
+		return "", reject(InvalidField, "sync_id must be an integer or a string, not %s", clip(raw))
+	}
+	switch {
+	case id == "":
+		return "", reject(InvalidField, "sync_id is empty")
+	case len(id) > MaxSyncID:
+		return "", reject(InvalidField, "sync_id has %d bytes, the limit is %d", len(id), MaxSyncID)
+	case strings.ContainsFunc(id, unicode.IsControl):
+		return "", reject(InvalidField, "sync_id %q contains a control character", id)
+	}
+	return id, nil
+}
+
+func kind(raw json.RawMessage) (Kind, error) {
+	if absent(raw) {
+		return "", reject(MissingField, "event is missing")
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return "", reject(InvalidField, "event must be a string, not %s", clip(raw))
+	}
+	for _, k := range Kinds {
+		if Kind(s) == k {
+			return k, nil
+		}
+	}
+	return "", reject(UnknownEvent, "event %s is none of %s, %s, %s", clip(raw), Creation, Update, Invoice)
+}
+
+func data(raw json.RawMessage) (json.RawMessage, error) {
+	if absent(raw) {
+		return nil, reject(MissingField, "data is missing or null")
+	}
+	var compact bytes.Buffer
+	compact.Grow(len(raw))
+	if err := json.Compact(&compact, raw); err != nil {
+		return nil, reject(MalformedJSON, "data: %v", err)
+	}
+	return compact.Bytes(), nil
+}
+
+func version(raw json.RawMessage) (int64, error) {
+	if absent(raw) {
+		return 0, nil
+	}
+	v, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil || v < 1 {
+		return 0, reject(InvalidField, "version must be an integer of 1 or more within 64 bits, not %s", clip(raw))
+	}
+	return v, nil
+}
+
+func occurredAt(raw json.RawMessage, received time.Time) (time.Time, error) {
+	if absent(raw) {
+		return received, nil
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return time.Time{}, reject(InvalidField, "occurred_at must be a string, not %s", clip(raw))
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return time.Time{}, reject(InvalidField, "occurred_at %s is no RFC 3339 time, such as 2010-12-01T08:26:00Z", clip(raw))
+	}
+	if t = t.UTC().Truncate(time.Microsecond); t != clampTime(t) {
+		return time.Time{}, reject(InvalidField, "occurred_at %s is outside the years 1000 to 9999", clip(raw))
+	}
+	return t, nil
+}
+
+// The range of a MySQL DATETIME (https://dev.mysql.com/doc/refman/8.4/en/datetime.html).
+var (
+	firstTime = time.Date(1000, 1, 1, 0, 0, 0, 0, time.UTC)
+	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
+)
+
+// clampTime brings a time into the range a MySQL DATETIME can hold. A record's timestamp is
+// whatever its producer wrote, and must not be able to stop the event.
+func clampTime(t time.Time) time.Time {
+	switch t = t.UTC(); {
+	case t.Before(firstTime):
+		return firstTime
+	case t.After(lastTime):
+		return lastTime
+	default:
+		return t
+	}
+}
+
+// namespace is the UUIDv5 namespace of every event id that ordersync derives. It is part of
+// the ledger's meaning: with another one, re-read events would be new ones.
+var namespace = uuid.MustParse("5d6ff5b3-5a4c-5d0e-9e0b-3b1c1b4e7a52")
+
+func eventID(raw json.RawMessage, e Event) (uuid.UUID, error) {
+	if absent(raw) {
+		return derivedID(e), nil
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return uuid.Nil, reject(InvalidField, "event_id must be a string, not %s", clip(raw))
+	}
+	switch {
+	case s == "":
+		return uuid.Nil, reject(InvalidField, "event_id is empty; leave it out to have one derived")
+	case len(s) > MaxEventID:
+		return uuid.Nil, reject(InvalidField, "event_id has %d bytes, the limit is %d", len(s), MaxEventID)
+	}
+	return ParseEventID(s), nil
+}
+
+// ParseEventID is the id that stands for an ERP's event_id: itself where it is a UUID in its
+// usual form of 36 characters, else the UUIDv5 of the string.
+func ParseEventID(s string) uuid.UUID {
+	const canonical = len("00000000-0000-0000-0000-000000000000")
+	if len(s) == canonical {
+		if id, err := uuid.Parse(s); err == nil {
+			return id
+		}
+	}
+	return derive("event_id", s)
+}
+
+// derivedID identifies an event whose producer gave it no id: by order, kind and version, or
+// without a version by where and when it stands in Kafka. The timestamp tells a topic made
+// anew from the old one.
+func derivedID(e Event) uuid.UUID {
+	if e.Versioned() {
+		return derive("version", e.SyncID, string(e.Kind), strconv.FormatInt(e.Version, 10))
+	}
+	return derive("record", e.Source.Topic, strconv.Itoa(e.Source.Partition),
+		strconv.FormatInt(e.Source.Offset, 10), strconv.FormatInt(e.Source.ReceivedAt.UnixMilli(), 10))
+}
+
+// derive joins its parts by NUL, which none of them can contain except an event_id, the last
+// and only part of its rule.
+func derive(rule string, parts ...string) uuid.UUID {
+	return uuid.NewSHA1(namespace, []byte(rule+"\x00"+strings.Join(parts, "\x00")))
+}
+
+// clip shortens raw input for an error message.
+func clip(raw []byte) string {
+	const most = 80
+	if len(raw) <= most {
+		return string(raw)
+	}
+	return strings.ToValidUTF8(string(raw[:most]), "") + "…"
+}

@@ -1,0 +1,136 @@
+// Package order holds the event of an order and the rules that belong to it alone: what a
+// Kafka record must look like to be one, which event it is (its identity), and the words for
+// its kind, its outcome and the order's status. It imports the standard library and uuid only,
+// so every other package can speak of orders without speaking of Kafka, Temporal or MySQL.
+package order
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Kind is what an event does to its order. The values are those of the ERP's messages.
+type Kind string
+
+// The three kinds, in the order in which they follow each other in an order's life.
+const (
+	Creation Kind = "order_creation"
+	Update   Kind = "order_updation"
+	Invoice  Kind = "invoice_creation"
+)
+
+// Kinds lists every kind in the order in which ties between equal versions are broken.
+var Kinds = []Kind{Creation, Update, Invoice}
+
+// Rank is the kind's place among events of the same version: a creation goes before an
+// update, an update before an invoice. An unknown kind ranks last.
+func (k Kind) Rank() int {
+	for i, known := range Kinds {
+		if k == known {
+			return i
+		}
+	}
+	return len(Kinds)
+}
+
+// Channel is where the order was placed: online, store or international. A record's topic
+// decides it.
+type Channel string
+
+// The channels of a retailer, which are also the default names of their topics.
+const (
+	Online        Channel = "online"
+	Store         Channel = "store"
+	International Channel = "international"
+)
+
+// Channels lists every channel.
+var Channels = []Channel{Online, Store, International}
+
+// Source is the place in Kafka an event was read from.
+type Source struct {
+	Topic     string `json:"topic"`
+	Partition int    `json:"partition"`
+	Offset    int64  `json:"offset"`
+	// ReceivedAt is the record's timestamp as the broker hands it out, in UTC with millisecond
+	// precision and within the range of a MySQL DATETIME.
+	ReceivedAt time.Time `json:"received_at"`
+}
+
+// Event is one step of one order, decoded and identified. Its JSON form is what travels in
+// Temporal payloads.
+type Event struct {
+	SyncID string    `json:"sync_id"`
+	ID     uuid.UUID `json:"event_id"`
+	Kind   Kind      `json:"event"`
+	// Version is the ERP's own version of the order, 1 or more; 0 means the event has none and
+	// goes by its arrival.
+	Version int64           `json:"version,omitempty"`
+	Data    json.RawMessage `json:"data"`
+	// OccurredAt is the ERP's time, or the record's timestamp where the ERP names none. UTC.
+	OccurredAt time.Time `json:"occurred_at"`
+	Channel    Channel   `json:"channel"`
+	Source     Source    `json:"source"`
+}
+
+// Versioned tells whether the ERP gave the event a version.
+func (e Event) Versioned() bool { return e.Version > 0 }
+
+// Name is the event for people: its kind, and its version if it has one ("order_updation v2").
+func (e Event) Name() string {
+	if e.Versioned() {
+		return fmt.Sprintf("%s v%d", e.Kind, e.Version)
+	}
+	return string(e.Kind)
+}
+
+// overhead is a generous bound, in bytes, of an encoded event without its data: a sync_id and a
+// topic of at most 64 and 249 bytes (the former twice that when JSON escapes it), a UUID, two
+// times, numbers and field names.
+const overhead = 768
+
+// Size is an upper bound of the bytes the event takes in a payload. All limits on calls,
+// queues and carried state are counted in it.
+func (e Event) Size() int { return len(e.Data) + overhead }
+
+// Step is one event on its way to the target.
+type Step struct {
+	Event Event `json:"event"`
+	// InsertMissing lets an update of an order the target lacks be applied as an insert. Without
+	// it the target answers Missing. A creation always inserts, an invoice never does.
+	InsertMissing bool `json:"insert_missing,omitempty"`
+}
+
+// Outcome is what became of an event in the target.
+type Outcome string
+
+// The outcomes. Applied, Stale and Skipped are final and stand in the ledger; Missing is the
+// target's answer that it lacks the order the step needs, and nothing was written.
+const (
+	Applied Outcome = "applied"
+	Stale   Outcome = "stale"
+	Skipped Outcome = "skipped"
+	Missing Outcome = "missing"
+)
+
+// Status is an order's status in the target; empty where the target lacks the order.
+type Status string
+
+// The statuses of a row in orders.
+const (
+	Open     Status = "open"
+	Invoiced Status = "invoiced"
+)
+
+// Result is the target's answer to one step.
+type Result struct {
+	Outcome Outcome `json:"outcome"`
+	// Status is the order's status in the target after the step; empty if it lacks the order.
+	Status Status `json:"status,omitempty"`
+	// Duplicate tells that the ledger already had the event: Outcome is then the recorded one,
+	// and this delivery changed nothing.
+	Duplicate bool `json:"duplicate,omitempty"`
+}

@@ -1,0 +1,114 @@
+package workflows
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+
+	"ordersync/internal/order"
+)
+
+// Rules is the number of the behaviour that new runs follow. A change of behaviour takes the next
+// number; runs that are under way keep theirs, so workers are deployed before starters.
+const Rules = 1
+
+// Settings are what a run goes by. They travel in its input, never from the worker's environment:
+// a setting that changed under an open run would make its replay differ.
+type Settings struct {
+	Rules int `json:"rules"`
+	// HoldWindow is how long a step waits for the creation of an order the target lacks.
+	HoldWindow time.Duration `json:"hold_window"`
+	// IdleTimeout is how long a run with nothing to do stays open; 0 completes it at once.
+	IdleTimeout time.Duration `json:"idle_timeout"`
+}
+
+// Input starts a run of OrderSync.
+type Input struct {
+	SyncID   string   `json:"sync_id"`
+	Settings Settings `json:"settings"`
+	// Events is the batch the order was started with; signal-with-start leaves it empty.
+	Events []order.Event `json:"events,omitempty"`
+	// Carried is what the run before it handed on by continue-as-new.
+	Carried *Carried `json:"carried,omitempty"`
+}
+
+// Batch is the input of SignalEvents: events of one order, in order of arrival.
+type Batch struct {
+	Events []order.Event `json:"events"`
+}
+
+// Retry is the optional input of SignalRetry.
+type Retry struct {
+	// EventID restricts the signal to that event: if the order is stuck on another, it is ignored.
+	EventID string `json:"event_id,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Skip is the input of SignalSkip.
+type Skip struct {
+	EventID string `json:"event_id,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Amend is the input of SignalAmend.
+type Amend struct {
+	EventID string          `json:"event_id,omitempty"`
+	Data    json.RawMessage `json:"data"`
+	Reason  string          `json:"reason,omitempty"`
+}
+
+// State is the answer of QueryState.
+type State struct {
+	SyncID string `json:"sync_id"`
+	// Status is one of applying, idle, held, retrying, blocked.
+	Status string `json:"status"`
+	// OrderStatus is the order's status in the target as of the last step; empty if unknown.
+	OrderStatus order.Status `json:"order_status,omitempty"`
+	// Applied counts the events resolved since the order's first run of this chain.
+	Applied int64 `json:"applied"`
+	// Pending are the events that wait, in the order in which they will be applied; at most the
+	// first 100, PendingCount tells all.
+	Pending      []PendingEvent `json:"pending"`
+	PendingCount int            `json:"pending_count"`
+	// Step is the event the order is stuck on or about to apply.
+	Step       *PendingEvent `json:"step,omitempty"`
+	StuckSince *time.Time    `json:"stuck_since,omitempty"`
+	// Reason is the type of the error the order is stuck on.
+	Reason    string `json:"reason,omitempty"`
+	LastError string `json:"last_error,omitempty"`
+	// NextStep says what will happen without anybody's help, and what somebody can do.
+	NextStep string `json:"next_step"`
+	// Operator are the last operator signals and what came of them, oldest first.
+	Operator []OperatorAction `json:"operator_actions"`
+	// UnhandledSignals are names of signals that nobody reads: typing errors, mostly.
+	UnhandledSignals []string `json:"unhandled_signals,omitempty"`
+	Rules            int      `json:"rules"`
+}
+
+// PendingEvent names an event that waits.
+type PendingEvent struct {
+	EventID    uuid.UUID  `json:"event_id"`
+	Kind       order.Kind `json:"event"`
+	Version    int64      `json:"version,omitempty"`
+	OccurredAt time.Time  `json:"occurred_at"`
+}
+
+// OperatorAction is an operator signal and its effect.
+type OperatorAction struct {
+	At      time.Time  `json:"at"`
+	Signal  string     `json:"signal"`
+	EventID string     `json:"event_id,omitempty"`
+	Reason  string     `json:"reason,omitempty"`
+	// Effect is what the signal did, or why it was ignored or refused.
+	Effect string `json:"effect"`
+}
+
+// Values of State.Status.
+const (
+	StateApplying = "applying"
+	StateIdle     = "idle"
+	StateHeld     = "held"
+	StateRetrying = StatusRetrying
+	StateBlocked  = StatusBlocked
+)

@@ -1,0 +1,41 @@
+package workflows
+
+import "go.temporal.io/sdk/temporal"
+
+// The names by which an order's workflow is found and spoken to: from the starter, the command,
+// the Web UI, `temporal` and `tctl`.
+const (
+	// OrderSyncName is the workflow's type.
+	OrderSyncName = "OrderSync"
+
+	// SignalEvents carries a Batch from the starter.
+	SignalEvents = "events"
+	// SignalRetry tries the step the order is stuck on at once. Input: none, or Retry.
+	SignalRetry = "retry"
+	// SignalSkip gives the stuck step up, for good. Input: none, a reason, or Skip.
+	SignalSkip = "skip"
+	// SignalAmend replaces the stuck step's data and tries it. Input: Amend.
+	SignalAmend = "amend"
+
+	// QueryState answers with a State.
+	QueryState = "state"
+)
+
+// WorkflowID is the id of the one workflow of an order.
+func WorkflowID(syncID string) string { return "order-" + syncID }
+
+// The search attributes, all of type Keyword. The first two are set at start and never change.
+var (
+	OrderID = temporal.NewSearchAttributeKeyKeyword("OrderID")
+	Channel = temporal.NewSearchAttributeKeyKeyword("Channel")
+	// SyncStatus is StatusRetrying or StatusBlocked, and unset while the order is not stuck.
+	SyncStatus = temporal.NewSearchAttributeKeyKeyword("SyncStatus")
+	// SyncError is the type of the error the order is stuck on, never its text.
+	SyncError = temporal.NewSearchAttributeKeyKeyword("SyncError")
+)
+
+// The values of SyncStatus.
+const (
+	StatusRetrying = "retrying"
+	StatusBlocked  = "blocked"
+)
