@@ -96,10 +96,10 @@ type PendingEvent struct {
 
 // OperatorAction is an operator signal and its effect.
 type OperatorAction struct {
-	At      time.Time  `json:"at"`
-	Signal  string     `json:"signal"`
-	EventID string     `json:"event_id,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
+	At      time.Time `json:"at"`
+	Signal  string    `json:"signal"`
+	EventID string    `json:"event_id,omitempty"`
+	Reason  string    `json:"reason,omitempty"`
 	// Effect is what the signal did, or why it was ignored or refused.
 	Effect string `json:"effect"`
 }

@@ -23,7 +23,9 @@ func DataConverter() converter.DataConverter {
 	)
 }
 
-type plainJSON struct{ *converter.JSONPayloadConverter }
+type plainJSON struct {
+	*converter.JSONPayloadConverter
+}
 
 func (c plainJSON) ToPayload(value any) (*commonpb.Payload, error) {
 	var out bytes.Buffer

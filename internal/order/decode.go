@@ -97,7 +97,7 @@ func Decode(rec Record, channel Channel) (Event, error) {
 	if e.Kind, err = kind(fields["event"]); err != nil {
 		return Event{}, err
 	}
-	if e.Data, err = data(fields["data"]); err != nil {
+	if e.Data, err = ParseData(fields["data"]); err != nil {
 		return Event{}, err
 	}
 	if e.Version, err = version(fields["version"]); err != nil {
@@ -163,9 +163,16 @@ func kind(raw json.RawMessage) (Kind, error) {
 	return "", reject(UnknownEvent, "event %s is none of %s, %s, %s", clip(raw), Creation, Update, Invoice)
 }
 
-func data(raw json.RawMessage) (json.RawMessage, error) {
-	if absent(raw) {
+// ParseData takes an order's data: any JSON value but null, compacted. Every error is a
+// *Rejection.
+func ParseData(raw json.RawMessage) (json.RawMessage, error) {
+	switch {
+	case absent(raw):
 		return nil, reject(MissingField, "data is missing or null")
+	case len(raw) > MaxValue:
+		return nil, reject(ValueTooLarge, "data has %d bytes, the limit is %d", len(raw), MaxValue)
+	case !utf8.Valid(raw):
+		return nil, reject(InvalidUTF8, "data is not valid UTF-8")
 	}
 	var compact bytes.Buffer
 	compact.Grow(len(raw))

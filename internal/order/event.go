@@ -6,6 +6,7 @@ package order
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,6 +79,26 @@ type Event struct {
 
 // Versioned tells whether the ERP gave the event a version.
 func (e Event) Versioned() bool { return e.Version > 0 }
+
+// Check tells what keeps an event that came by another way than Decode from being an event of the
+// order syncID.
+func (e Event) Check(syncID string) error {
+	switch {
+	case e.SyncID != syncID:
+		return fmt.Errorf("event %s is of order %q", e.ID, e.SyncID)
+	case e.ID == uuid.Nil:
+		return errors.New("an event has no event_id")
+	case e.Kind.Rank() == len(Kinds):
+		return fmt.Errorf("event %s has the unknown kind %q", e.ID, e.Kind)
+	case e.Version < 0:
+		return fmt.Errorf("event %s has version %d", e.ID, e.Version)
+	case absent(e.Data):
+		return fmt.Errorf("event %s has no data", e.ID)
+	case e.OccurredAt != clampTime(e.OccurredAt), e.Source.ReceivedAt != clampTime(e.Source.ReceivedAt):
+		return fmt.Errorf("event %s lacks occurred_at or source.received_at", e.ID)
+	}
+	return nil
+}
 
 // Name is the event for people: its kind, and its version if it has one ("order_updation v2").
 func (e Event) Name() string {

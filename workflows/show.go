@@ -1,0 +1,134 @@
+package workflows
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/internal/order"
+	"ordersync/workflows/inbox"
+)
+
+// shown is what the search attributes SyncStatus and SyncError say.
+type shown struct {
+	Status string `json:"status,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// show brings the search attributes up to date. Each change costs an action, so an order that
+// never gets stuck has none.
+func (s *orderSync) show(status, errType string) {
+	now := shown{Status: status, Error: errType}
+	if now == s.Shown {
+		return
+	}
+	s.Shown = now
+	set := SyncStatus.ValueUnset()
+	why := SyncError.ValueUnset()
+	if status != "" {
+		set, why = SyncStatus.ValueSet(status), SyncError.ValueSet(errType)
+	}
+	log := workflow.GetLogger(s.ctx)
+	if err := workflow.UpsertTypedSearchAttributes(s.ctx, set, why); err != nil {
+		log.Error("search attributes could not be set", "order", s.in.SyncID, "error", err)
+	}
+	if status == StatusBlocked {
+		log.Error("order is blocked until somebody acts: see `ordersync order "+s.in.SyncID+"`", "order", s.in.SyncID, "reason", errType)
+	}
+}
+
+// maxShown is how many pending events the state lists.
+const maxShown = 100
+
+func (s *orderSync) answerQueries() {
+	err := workflow.SetQueryHandlerWithOptions(s.ctx, QueryState, func() (State, error) { return s.state(), nil },
+		workflow.QueryHandlerOptions{Description: "what the order waits for, and what to do"})
+	if err != nil {
+		panic(err) // the handler's form is wrong, which the first test shows
+	}
+}
+
+func (s *orderSync) state() State {
+	state := State{
+		SyncID: s.in.SyncID, Status: StateApplying, OrderStatus: s.OrderStatus, Applied: s.Inbox.Resolved,
+		Pending: []PendingEvent{}, PendingCount: len(s.Inbox.Pending), Operator: s.Operator,
+		UnhandledSignals: workflow.GetUnhandledSignalNames(s.ctx), Rules: s.in.Settings.Rules,
+	}
+	if state.Operator == nil {
+		state.Operator = []OperatorAction{}
+	}
+	for _, e := range s.Inbox.Upcoming(maxShown) {
+		state.Pending = append(state.Pending, pendingEvent(e))
+	}
+	next := s.next()
+	if next.Step.Event.SyncID != "" {
+		step := pendingEvent(next.Step.Event)
+		state.Step = &step
+	}
+	state.Reason, state.LastError = next.Type, next.Message
+	if !next.Since.IsZero() {
+		state.StuckSince = &next.Since
+	}
+	id := s.in.SyncID
+	switch {
+	case next.Action == inbox.Rest && s.in.Settings.IdleTimeout > 0:
+		state.Status = StateIdle
+		state.NextStep = "waits for further events until " + stamp(s.idleUntil()) + ", then completes"
+	case next.Action == inbox.Rest:
+		state.Status, state.NextStep = StateIdle, "completes"
+	case next.Action == inbox.Hold:
+		state.Status = StateHeld
+		state.NextStep = fmt.Sprintf("the shop has no order %s yet: waits for its creation until %s; %s. Do not wait: ordersync retry %s",
+			id, stamp(next.Until), afterHold(next.Step.Event.Kind), id)
+	case next.Action == inbox.Block && next.Type == UndecodableSignal:
+		state.Status = StateBlocked
+		state.NextStep = fmt.Sprintf("an events signal could not be read. Read it again: ordersync retry %s; move it to the dead-letter topic: ordersync skip %s", id, id)
+	case next.Action == inbox.Block && next.Type == inbox.UnknownOrder:
+		state.Status = StateBlocked
+		state.NextStep = fmt.Sprintf("the shop has no order %s: publish its creation or an update, which frees it; or give the invoice up: ordersync skip %s --reason WHY", id, id)
+	case next.Action == inbox.Block:
+		state.Status = StateBlocked
+		state.NextStep = fmt.Sprintf("the shop's database refuses the event as it is. Mend the database, then: ordersync retry %s; or mend the data: ordersync amend %s --data-file FILE; or give the event up: ordersync skip %s --reason WHY", id, id, id)
+	case s.Inbox.Stuck != nil && s.Inbox.Stuck.Type != "":
+		state.Status = StateRetrying
+		state.NextStep = fmt.Sprintf("is tried again at least once a minute and heals by itself. Try now: ordersync retry %s", id)
+	default:
+		state.NextStep = "applies " + next.Step.Event.Name()
+	}
+	return state
+}
+
+func afterHold(k order.Kind) string {
+	if k == order.Update {
+		return "the update is then applied as an insert"
+	}
+	return "the invoice then blocks the order"
+}
+
+func pendingEvent(e order.Event) PendingEvent {
+	return PendingEvent{EventID: e.ID, Kind: e.Kind, Version: e.Version, OccurredAt: e.OccurredAt}
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// describe writes the current details of the Web UI, in Markdown: what the order waits for, and
+// what to do.
+func (s *orderSync) describe() {
+	state := s.state()
+	var text strings.Builder
+	fmt.Fprintf(&text, "**%s**", state.Status)
+	if state.Step != nil {
+		fmt.Fprintf(&text, " on %s (`%s`)", s.next().Step.Event.Name(), state.Step.EventID)
+	}
+	if state.StuckSince != nil {
+		fmt.Fprintf(&text, " since %s", stamp(*state.StuckSince))
+	}
+	fmt.Fprintf(&text, "\n\n%s\n", state.NextStep)
+	if state.Reason != "" {
+		fmt.Fprintf(&text, "\nReason: `%s`\n\n    %s\n", state.Reason, strings.ReplaceAll(state.LastError, "\n", "\n    "))
+	}
+	fmt.Fprintf(&text, "\n%d pending, %d resolved", state.PendingCount, state.Applied)
+	workflow.SetCurrentDetails(s.ctx, text.String())
+}

@@ -1,0 +1,169 @@
+package workflows
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/internal/order"
+)
+
+// UndecodableSignal is the type of the block of an order that got an `events` signal with no
+// events of it inside.
+const UndecodableSignal = "UndecodableSignal"
+
+// Bounds of what a run keeps of signals, beside its events.
+const (
+	// maxUndecoded bounds the undecodable inputs that are kept, in bytes of all together. Carried
+	// in base64, with a full inbox, they must fit into a continue-as-new; more go to the
+	// dead-letter topic at once.
+	maxUndecoded = 256 << 10
+	// maxOperator is how many operator signals are remembered.
+	maxOperator = 20
+	// maxText bounds a reason or an error in the state, in bytes.
+	maxText = 500
+)
+
+// undecoded is the input of an `events` signal that holds no events, kept as it came.
+type undecoded struct {
+	Metadata map[string][]byte `json:"metadata,omitempty"`
+	Data     []byte            `json:"data,omitempty"`
+	Problem  string            `json:"problem"`
+	At       time.Time         `json:"at"`
+}
+
+func (u undecoded) payload() *commonpb.Payload {
+	return &commonpb.Payload{Metadata: u.Metadata, Data: u.Data}
+}
+
+// subscription is a signal and what is done with it.
+type subscription struct {
+	name    string
+	channel workflow.ReceiveChannel
+	take    func(*commonpb.Payload)
+}
+
+// subscribe receives every signal raw: one that does not decode into its receiver's type would be
+// dropped by the SDK without a word.
+func (s *orderSync) subscribe() {
+	for _, sub := range []subscription{
+		{name: SignalEvents, take: s.takeEvents},
+		{name: SignalRetry, take: func(p *commonpb.Payload) { s.takeOperator(SignalRetry, p) }},
+		{name: SignalSkip, take: func(p *commonpb.Payload) { s.takeOperator(SignalSkip, p) }},
+		{name: SignalAmend, take: func(p *commonpb.Payload) { s.takeOperator(SignalAmend, p) }},
+	} {
+		sub.channel = workflow.GetSignalChannel(s.ctx, sub.name)
+		s.subs = append(s.subs, sub)
+	}
+}
+
+func (s *orderSync) receive(sub subscription) bool {
+	var raw converter.RawValue
+	if !sub.channel.ReceiveAsync(&raw) {
+		return false
+	}
+	sub.take(raw.Payload())
+	return true
+}
+
+// drain takes every signal that has arrived. It does not yield.
+func (s *orderSync) drain() {
+	for _, sub := range s.subs {
+		for s.receive(sub) {
+		}
+	}
+	for _, e := range s.Inbox.Overflow(s.now()) {
+		s.outbox = append(s.outbox, letter{event: &e})
+	}
+}
+
+func (s *orderSync) takeEvents(payload *commonpb.Payload) {
+	events, err := s.decodeEvents(payload)
+	if err != nil {
+		s.keepUndecoded(payload, err)
+		return
+	}
+	s.add(events)
+}
+
+func (s *orderSync) add(events []order.Event) {
+	for _, e := range events {
+		if s.Inbox.Add(e) {
+			s.LastActive = s.now()
+		}
+	}
+}
+
+// decodeEvents also refuses what is no event of this order: it would be applied to another one.
+func (s *orderSync) decodeEvents(payload *commonpb.Payload) ([]order.Event, error) {
+	var batch Batch
+	if err := decode(payload, &batch); err != nil {
+		return nil, err
+	}
+	if len(batch.Events) == 0 {
+		return nil, errors.New(`it has no events: {"events":[…]} is expected, which the starter sends`)
+	}
+	for _, e := range batch.Events {
+		if err := e.Check(s.in.SyncID); err != nil {
+			return nil, err
+		}
+	}
+	return batch.Events, nil
+}
+
+func (s *orderSync) keepUndecoded(payload *commonpb.Payload, problem error) {
+	u := undecoded{Metadata: payload.GetMetadata(), Data: payload.GetData(), Problem: clip(problem.Error()), At: s.now()}
+	size := len(u.Data)
+	for _, kept := range s.Undecoded {
+		size += len(kept.Data)
+	}
+	if size > maxUndecoded {
+		s.outbox = append(s.outbox, letter{signal: &u})
+		return
+	}
+	s.Undecoded = append(s.Undecoded, u)
+}
+
+// decode reads JSON, whatever the payload says of its encoding as long as it is plain.
+func decode(payload *commonpb.Payload, into any) error {
+	if isNothing(payload) {
+		return errors.New("it has no input")
+	}
+	if encoding := string(payload.GetMetadata()[converter.MetadataEncoding]); encoding != converter.MetadataEncodingJSON {
+		return fmt.Errorf("its encoding is %q, %q is expected", encoding, converter.MetadataEncodingJSON)
+	}
+	return json.Unmarshal(payload.GetData(), into)
+}
+
+// isNothing tells whether a signal came without input: none at all, a nil, or a JSON null.
+func isNothing(payload *commonpb.Payload) bool {
+	encoding := string(payload.GetMetadata()[converter.MetadataEncoding])
+	return payload == nil || encoding == converter.MetadataEncodingNil ||
+		encoding == converter.MetadataEncodingJSON && string(bytes.TrimSpace(payload.GetData())) == "null" ||
+		encoding == "" && len(payload.GetData()) == 0
+}
+
+// decodeOptional reads the input of an operator signal that may be left out, or be a plain string.
+func decodeOptional(payload *commonpb.Payload, into any, reason *string) error {
+	if isNothing(payload) {
+		return nil
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(payload.GetData()), []byte(`"`)) {
+		into = reason
+	}
+	return decode(payload, into)
+}
+
+func clip(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
+}

@@ -1,0 +1,176 @@
+package workflows
+
+import (
+	"errors"
+	"time"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/activities"
+	"ordersync/internal/order"
+)
+
+// The fast path: a few attempts inside the workflow task, which cost no action of their own and
+// leave one marker. It must end well before the task does (WorkflowTaskTimeout is 5 s): beyond 80 %
+// of that the task heartbeats.
+var fastPath = workflow.LocalActivityOptions{
+	ScheduleToCloseTimeout: 3 * time.Second,
+	StartToCloseTimeout:    2 * time.Second,
+	RetryPolicy: &temporal.RetryPolicy{
+		InitialInterval: 50 * time.Millisecond, BackoffCoefficient: 2, MaximumInterval: 200 * time.Millisecond, MaximumAttempts: 3,
+	},
+}
+
+// The slow path: without end, one attempt a minute at most, with attempts and the last error in
+// the Web UI.
+var slowPath = workflow.ActivityOptions{
+	StartToCloseTimeout: 20 * time.Second,
+	RetryPolicy: &temporal.RetryPolicy{
+		InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute,
+	},
+}
+
+// apply does one step, or finds out why it cannot be done.
+func (s *orderSync) apply(step order.Step) {
+	var a *activities.Activities
+	do := a.UpdateOrder
+	switch step.Event.Kind {
+	case order.Creation:
+		do = a.CreateOrder
+	case order.Invoice:
+		do = a.CreateInvoice
+	}
+	s.do(step, do, step.Event.Name())
+}
+
+// skip writes an event off.
+func (s *orderSync) skip(step order.Step) {
+	var a *activities.Activities
+	s.do(step, a.SkipEvent, "skip "+step.Event.Name())
+}
+
+// do tries a step fast, then without end, and tells the inbox what came of it. An operator who
+// wants something else, or a history grown long, ends the trying: the event then stays pending,
+// and an attempt that may still be running is harmless, as the ledger knows each event once.
+func (s *orderSync) do(step order.Step, activity any, summary string) {
+	s.interrupted = false
+	id := step.Event.ID
+
+	var result order.Result
+	fast := fastPath
+	fast.Summary = summary
+	ctx := workflow.WithLocalActivityOptions(s.ctx, fast)
+	err := workflow.ExecuteLocalActivity(ctx, activity, step).Get(ctx, &result)
+	if err != nil && !permanent(err) {
+		s.Inbox.Delay(id, errorType(err), clip(errorText(err)), s.now())
+		s.show(StatusRetrying, errorType(err))
+		slow := slowPath
+		slow.Summary = summary
+		ctx, cancel := workflow.WithCancel(workflow.WithActivityOptions(s.ctx, slow))
+		future := workflow.ExecuteActivity(ctx, activity, step)
+		for !future.IsReady() {
+			s.await(time.Time{}, future)
+			if future.IsReady() {
+				break
+			}
+			if s.drain(); s.interrupted || s.shouldContinue() {
+				cancel()
+				return
+			}
+		}
+		result = order.Result{}
+		err = future.Get(ctx, &result)
+	}
+
+	switch {
+	case err != nil:
+		s.Inbox.Refuse(id, errorType(err), clip(errorText(err)), s.now())
+	case result.Outcome == order.Missing:
+		s.OrderStatus = ""
+		s.Inbox.Lacks(s.now())
+	default:
+		s.noteTooLate(step.Event, result)
+		s.OrderStatus, s.LastActive = result.Status, s.now()
+		s.Inbox.Resolve(id, result, s.now())
+	}
+}
+
+func permanent(err error) bool {
+	var app *temporal.ApplicationError
+	return errors.As(err, &app) && app.NonRetryable()
+}
+
+// errorType is the word by which stuck orders are filtered. A local activity's error comes
+// unwrapped, in the SDK's test suite wrapped, so it is looked for along the chain.
+func errorType(err error) string {
+	var app *temporal.ApplicationError
+	var timeout *temporal.TimeoutError
+	var crash *temporal.PanicError
+	switch {
+	case errors.As(err, &app) && app.Type() != "":
+		return app.Type()
+	case errors.As(err, &timeout):
+		return "Timeout"
+	case errors.As(err, &crash):
+		return "Panic"
+	default:
+		return "Unknown"
+	}
+}
+
+func errorText(err error) string {
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		return app.Message()
+	}
+	return err.Error()
+}
+
+// letter is one thing on its way to the dead-letter topic: an event, or a signal's input.
+type letter struct {
+	event  *order.Event
+	signal *undecoded
+}
+
+// Bounds of one flush, which is one activity and its input.
+const (
+	maxFlush      = 100
+	maxFlushBytes = 512 << 10
+)
+
+// startFlush sends the first letters of the outbox on their way: a run of events, or one signal.
+// It goes on beside the step the order is stuck on.
+func (s *orderSync) startFlush() {
+	if s.flush != nil || len(s.outbox) == 0 {
+		return
+	}
+	var a *activities.Activities
+	ctx := workflow.WithActivityOptions(s.ctx, slowPath)
+	if u := s.outbox[0].signal; u != nil {
+		s.flushing = 1
+		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(u.payload()))
+		return
+	}
+	over := activities.Overflow{StuckOn: s.Inbox.Next(s.now()).Step.Event.Name()}
+	bytes := 0
+	for _, l := range s.outbox {
+		if l.event == nil || len(over.Events) == maxFlush || len(over.Events) > 0 && bytes+l.event.Size() > maxFlushBytes {
+			break
+		}
+		bytes += l.event.Size()
+		over.Events = append(over.Events, *l.event)
+	}
+	s.flushing = len(over.Events)
+	s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterEvents, over)
+}
+
+// endFlush drops what is in the dead-letter topic now. The activity has no end but success; should
+// it have been failed by hand, it begins again.
+func (s *orderSync) endFlush() {
+	if err := s.flush.Get(s.ctx, nil); err == nil {
+		s.outbox = s.outbox[s.flushing:]
+	}
+	s.flush, s.flushing = nil, 0
+}
