@@ -24,6 +24,7 @@ const stopLimit = 10 * time.Second
 // Ctrl-C in the terminal reaches ordersync alone, which then ends the children in order. On Linux
 // it dies with its parent; elsewhere, and should it survive, the next start ends it by its pid file.
 type child struct {
+	dir     string
 	name    string
 	cmd     *exec.Cmd
 	log     string
@@ -31,12 +32,11 @@ type child struct {
 	pidFile string
 	told    atomic.Bool   // it was asked to end
 	done    chan struct{} // closed when it has ended
-	err     error         // how, once done is closed
 }
 
 // startChild runs cmd. dir appears on its command line: by that a later start knows it for its own.
 func startChild(dir, name string, cmd *exec.Cmd) (*child, error) {
-	c := &child{name: name, cmd: cmd, pidFile: filepath.Join(dir, name+".pid"), done: make(chan struct{})}
+	c := &child{dir: dir, name: name, cmd: cmd, pidFile: filepath.Join(dir, name+".pid"), done: make(chan struct{})}
 	if err := endLeftover(c.pidFile, dir); err != nil {
 		return nil, err
 	}
@@ -53,25 +53,30 @@ func startChild(dir, name string, cmd *exec.Cmd) (*child, error) {
 	cmd.SysProcAttr = childAttributes()
 
 	started := make(chan error)
-	go func() {
-		// The kernel sends the parent-death signal when the *thread* that forked ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			c.err = cmd.Wait()
-			close(c.done)
-		}
-	}()
+	go c.run(started)
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	if err := c.writePidFile(); err != nil {
-		c.kill()
-		return nil, err
-	}
 	return c, nil
+}
+
+// run is the child's life. The kernel sends the parent-death signal when the *thread* that forked
+// ends, so this goroutine keeps its thread for as long as the child lives.
+func (c *child) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := c.cmd.Start(); err != nil {
+		started <- err
+		return
+	}
+	defer close(c.done)
+	err := c.writePidFile()
+	if err != nil {
+		_ = c.cmd.Process.Kill()
+	}
+	started <- err
+	_ = c.cmd.Wait() // ProcessState tells how it ended
+	_ = os.Remove(c.pidFile)
 }
 
 // await returns once ping answers without an error, or says why the server does not get ready.
@@ -126,7 +131,7 @@ func tail(path string, from int64) string {
 }
 
 // stop asks the child to end, and after stopLimit or with ctx ends it.
-func (c *child) stop(ctx context.Context) error {
+func (c *child) stop(ctx context.Context) {
 	c.told.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
@@ -136,7 +141,6 @@ func (c *child) stop(ctx context.Context) error {
 	case <-ctx.Done():
 		c.kill()
 	}
-	return c.forget()
 }
 
 // kill ends the child at once and waits until it is gone.
@@ -144,13 +148,6 @@ func (c *child) kill() {
 	c.told.Store(true)
 	_ = c.cmd.Process.Kill()
 	<-c.done
-}
-
-func (c *child) forget() error {
-	if err := os.Remove(c.pidFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // leftover identifies a process beyond the reuse of its number.
@@ -189,22 +186,26 @@ func endLeftover(pidFile, dir string) error {
 		p, ok := lookUp(l.Pid)
 		return ok && p.started == l.Started && strings.Contains(p.command, dir)
 	}
-	for _, try := range []struct {
-		signal syscall.Signal
-		limit  time.Duration
-	}{{syscall.SIGTERM, stopLimit}, {syscall.SIGKILL, stopLimit}} {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if !ours() {
 			return nil
 		}
-		if err := syscall.Kill(l.Pid, try.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := syscall.Kill(l.Pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("end process %d, left behind by an earlier run: %w", l.Pid, err)
 		}
-		for end := time.Now().Add(try.limit); time.Now().Before(end) && ours(); {
-			time.Sleep(20 * time.Millisecond)
-		}
+		awaitGone(ours, stopLimit)
 	}
 	if ours() {
 		return fmt.Errorf("process %d, left behind by an earlier run, does not end: end it by hand", l.Pid)
 	}
 	return nil
+}
+
+// awaitGone waits for a process that is no child of this one; such a process can only be asked for.
+func awaitGone(there func() bool, limit time.Duration) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(limit); there() && time.Now().Before(end); {
+		<-tick.C
+	}
 }

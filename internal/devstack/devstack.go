@@ -110,6 +110,9 @@ func Start(ctx context.Context, options Options) (_ *Stack, err error) {
 	return s, nil
 }
 
+// Dir is the stack's directory, absolute.
+func (s *Stack) Dir() string { return s.options.Dir }
+
 // Kafka is the embedded broker, nil if another one is used.
 func (s *Stack) Kafka() *Kafka { return s.kafka }
 

@@ -90,7 +90,7 @@ func StartMySQL(ctx context.Context, options MySQLOptions) (*MySQL, error) {
 	m := &MySQL{child: c, port: port, logger: logger(options.Logger)}
 	if err := c.await(ctx, time.Minute, m.ping); err != nil {
 		c.kill()
-		return nil, errors.Join(err, c.forget())
+		return nil, err
 	}
 	m.logger.Info("MySQL is ready", "address", address(port))
 	return m, nil
@@ -100,6 +100,9 @@ func StartMySQL(ctx context.Context, options MySQLOptions) (*MySQL, error) {
 // for any host: without name resolution, 'localhost' would not match a TCP connection.
 const accountsSQL = "CREATE USER IF NOT EXISTS '" + mysqlUser + "'@'%' IDENTIFIED BY '" + mysqlPassword + "';\n" +
 	"GRANT ALL PRIVILEGES ON *.* TO '" + mysqlUser + "'@'%' WITH GRANT OPTION;\n"
+
+// Dir is the directory the server was started in, absolute.
+func (m *MySQL) Dir() string { return m.child.dir }
 
 // Port is where the server listens on 127.0.0.1.
 func (m *MySQL) Port() int { return m.port }
@@ -165,7 +168,10 @@ func (m *MySQL) ping(ctx context.Context) error {
 }
 
 // Stop shuts the server down, within ten seconds.
-func (m *MySQL) Stop(ctx context.Context) error { return m.child.stop(ctx) }
+func (m *MySQL) Stop(ctx context.Context) error {
+	m.child.stop(ctx)
+	return nil
+}
 
 // Kill ends the server as a crash would and returns when it is gone.
 func (m *MySQL) Kill() { m.child.kill() }
@@ -232,7 +238,9 @@ func (s mysqlServer) initialise(ctx context.Context, dir string) (data string, e
 				return "", missing("no mariadb-install-db beside %s; `make setup` installs it", s.program)
 			}
 		}
-		args = append(s.base(fresh), "--auth-root-authentication-method=normal", "--skip-test-db")
+		// No --user here: the script would hand the path to chown unquoted, and a server that only
+		// makes its tables may be root.
+		args = []string{"--no-defaults", "--datadir=" + fresh, "--auth-root-authentication-method=normal", "--skip-test-db"}
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.WaitDelay = stopLimit

@@ -99,7 +99,6 @@ func StartTemporal(ctx context.Context, options TemporalOptions) (_ *Temporal, e
 	defer func() {
 		if err != nil {
 			c.kill()
-			err = errors.Join(err, c.forget())
 		}
 	}()
 	connection, err := grpc.NewClient(t.Address(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -166,8 +165,17 @@ func (t *Temporal) UIAddress() string {
 	return "http://" + address(t.uiPort)
 }
 
+// Dir is the directory the server was started in, absolute.
+func (t *Temporal) Dir() string { return t.child.dir }
+
+// Port is where the frontend listens on 127.0.0.1.
+func (t *Temporal) Port() int { return t.port }
+
 // Stop shuts the server down, within ten seconds.
-func (t *Temporal) Stop(ctx context.Context) error { return t.child.stop(ctx) }
+func (t *Temporal) Stop(ctx context.Context) error {
+	t.child.stop(ctx)
+	return nil
+}
 
 // Kill ends the server as a crash would and returns when it is gone.
 func (t *Temporal) Kill() { t.child.kill() }
@@ -201,14 +209,14 @@ func (d temporalDatabase) complete() error { return writeFile(d.marker(), "") }
 // The Temporal CLI whose server is used: the version that `make setup` builds, and the oldest
 // server that one on the PATH may have.
 const (
-	temporalCLI       = "v1.5.1"
+	TemporalCLI       = "v1.5.1"
 	temporalServerMin = "1.29"
 )
 
 // findTemporal is the `temporal` on the PATH if it is new enough, else the one `make setup` built.
 func findTemporal(ctx context.Context) (string, error) {
 	var unfit string
-	for _, candidate := range []string{"temporal", filepath.Join(CacheDir(), "temporal-"+temporalCLI)} {
+	for _, candidate := range []string{"temporal", filepath.Join(CacheDir(), "temporal-"+TemporalCLI)} {
 		program, err := exec.LookPath(candidate)
 		if err != nil {
 			continue
