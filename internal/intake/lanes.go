@@ -1,0 +1,301 @@
+package intake
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ordersync/internal/order"
+)
+
+// lanes are the orders with work in flight in one generation, whatever partition their records
+// came from, and the bounds they share. They end with their generation: calls are cancelled, not
+// drained.
+//
+// Topics take turns for the calls, and each has its own share of lanes and bytes, so that a channel
+// with a backlog, or one whose orders fail, leaves the others theirs.
+type lanes struct {
+	ctx      context.Context // ends with the generation, and with it every call
+	call     func(ctx context.Context, events []order.Event) error
+	bury     func(r *record, reason order.Reason, detail string)
+	braked   func() bool // while it says so, no call begins and nothing is fetched
+	limits   Limits
+	log      *slog.Logger
+	metrics  *metrics
+	troubles *troubles
+
+	mu      sync.Mutex
+	room    *sync.Cond // signalled when a bound may have been left
+	byOrder map[string]*lane
+	shares  map[string]*share
+	turns   []*share // the shares, in the order in which they take turns
+	turn    int
+	calls   int
+	closed  bool
+	running sync.WaitGroup
+}
+
+// share is what one topic uses of the bounds.
+type share struct {
+	lanes int
+	bytes int
+	ready []*lane
+}
+
+func newLanes(ctx context.Context, l *lanes, topics []string) *lanes {
+	l.ctx = ctx
+	l.room = sync.NewCond(&l.mu)
+	l.byOrder = make(map[string]*lane)
+	l.shares = make(map[string]*share, len(topics))
+	for _, topic := range topics {
+		s := new(share)
+		l.shares[topic] = s
+		l.turns = append(l.turns, s)
+	}
+	return l
+}
+
+// awaitRoom returns when another fetch of p is due: within all bounds, and not braked. It returns
+// false when the generation has ended.
+func (l *lanes) awaitRoom(p *partition) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed && (l.braked() || l.full(p)) {
+		l.room.Wait()
+	}
+	return !l.closed
+}
+
+func (l *lanes) full(p *partition) bool {
+	s, at := l.shares[p.topic], p.tracker.Load().standing()
+	return s.lanes >= l.limits.MaxLanes/len(l.turns) ||
+		s.bytes >= l.limits.MaxBytes/len(l.turns) ||
+		at.next-at.committed >= int64(l.limits.MaxInFlight)
+}
+
+// take puts records of one fetch into the lanes of their orders. Calls begin only when all that fit
+// are in: events of an order that came together go together. At a bound it waits for room. It
+// returns false when the generation has ended.
+func (l *lanes) take(records []*record) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(records) > 0 {
+		r := records[0]
+		// What lies between the last record and this one is no record. Without saying so, a gap wider
+		// than the window would never close.
+		r.tracker.passed(r.message.Offset)
+		if l.closed {
+			return false
+		}
+		if !l.fits(r) {
+			l.dispatch()
+			l.room.Wait()
+			continue
+		}
+		l.add(r)
+		records = records[1:]
+	}
+	l.dispatch()
+	return true
+}
+
+func (l *lanes) fits(r *record) bool {
+	s := l.shares[r.message.Topic]
+	if r.tracker.window(r.message.Offset) > int64(l.limits.MaxInFlight) {
+		return false
+	}
+	if s.bytes > 0 && s.bytes+r.size() > l.limits.MaxBytes/len(l.turns) {
+		return false
+	}
+	return r.rejection != nil || l.byOrder[r.event.SyncID] != nil || s.lanes < l.limits.MaxLanes/len(l.turns)
+}
+
+func (l *lanes) add(r *record) {
+	s := l.shares[r.message.Topic]
+	s.bytes += r.size()
+	r.tracker.fetched(r.message.Offset, r.message.Time)
+	if r.rejection != nil {
+		l.bury(r, r.rejection.Reason, r.rejection.Detail)
+		return
+	}
+	n, ok := l.byOrder[r.event.SyncID]
+	if !ok {
+		n = &lane{syncID: r.event.SyncID, share: s}
+		l.byOrder[n.syncID] = n
+		s.lanes++
+		n.pending = append(n.pending, r)
+		l.rested(n)
+		return
+	}
+	n.pending = append(n.pending, r)
+}
+
+// dispatch begins calls while there are ready lanes and the bound of calls allows.
+func (l *lanes) dispatch() {
+	for !l.closed && l.calls < l.limits.MaxCalls && !l.braked() {
+		n := l.nextReady()
+		if n == nil {
+			return
+		}
+		n.state = calling
+		l.calls++
+		batch := n.batch()
+		l.running.Go(func() { l.send(n, batch) })
+	}
+}
+
+// nextReady takes the lane that has been ready longest of the topic whose turn it is.
+func (l *lanes) nextReady() *lane {
+	for range l.turns {
+		s := l.turns[l.turn]
+		l.turn = (l.turn + 1) % len(l.turns)
+		if len(s.ready) > 0 {
+			n := s.ready[0]
+			s.ready[0] = nil
+			s.ready = s.ready[1:]
+			return n
+		}
+	}
+	return nil
+}
+
+// send makes one call and decides what it means for the lane.
+func (l *lanes) send(n *lane, batch []*record) {
+	ctx, cancel := context.WithTimeout(l.ctx, callTimeout)
+	began := time.Now()
+	err := l.call(ctx, events(batch))
+	cancel()
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.calls--
+	switch {
+	case err == nil:
+		l.handedOver(n, batch)
+		l.rest(n, time.Until(began.Add(callInterval)))
+	case l.ctx.Err() != nil:
+		return // the next owner of the partition sends them again
+	case refusedForSize(err) && len(batch) > 1:
+		n.atMost = len(batch) / 2
+		l.rest(n, 0)
+	case refusedForSize(err):
+		n.drop(1)
+		l.recovered(n)
+		l.bury(batch[0], order.ValueTooLarge, err.Error())
+		l.rest(n, time.Until(began.Add(callInterval)))
+	default:
+		l.failed(n, batch, err)
+	}
+	l.dispatch()
+}
+
+func (l *lanes) handedOver(n *lane, batch []*record) {
+	l.metrics.coalesced.Add(float64(len(batch) - 1))
+	for _, r := range batch {
+		l.finishLocked(r)
+	}
+	n.drop(len(batch))
+	l.recovered(n)
+}
+
+func (l *lanes) recovered(n *lane) {
+	if n.attempts > 0 {
+		l.troubles.over(n.trouble())
+		l.log.Info("an order's events are in Temporal after failed attempts", "order", n.syncID, "attempt", n.attempts+1)
+	}
+	n.succeeded()
+}
+
+// failed lets the lane try again after a while, for ever: whatever refused the call passes, or is
+// about the set-up. Only a refusal for size is about the events.
+func (l *lanes) failed(n *lane, batch []*record, err error) {
+	wait := n.failed()
+	code := errorCode(err).String()
+	l.metrics.retries.WithLabelValues(code).Inc()
+	if l.troubles.begin(n.trouble(), code, err) {
+		l.log.Error("Temporal did not take an order's events; they are sent again until it does",
+			"order", n.syncID, "events", len(batch), "attempt", n.attempts, "error", err)
+	}
+	l.rest(n, wait)
+}
+
+func (n *lane) trouble() string { return "order " + n.syncID }
+
+// rest makes the lane ready again after d.
+func (l *lanes) rest(n *lane, d time.Duration) {
+	n.state = resting
+	if d <= 0 {
+		l.rested(n)
+		return
+	}
+	n.timer = time.AfterFunc(d, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.closed {
+			return
+		}
+		l.rested(n)
+		l.dispatch()
+	})
+}
+
+// rested makes the lane ready, or ends it if nothing came.
+func (l *lanes) rested(n *lane) {
+	if len(n.pending) > 0 {
+		n.state = ready
+		n.share.ready = append(n.share.ready, n)
+		return
+	}
+	delete(l.byOrder, n.syncID)
+	n.share.lanes--
+	l.room.Broadcast()
+}
+
+// finish notes that a record needs nothing more.
+func (l *lanes) finish(r *record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.finishLocked(r)
+}
+
+func (l *lanes) finishLocked(r *record) {
+	r.tracker.finish(r.message.Offset)
+	s := l.shares[r.message.Topic]
+	s.bytes -= r.size()
+	l.room.Broadcast()
+}
+
+// wake looks at the bounds again after something outside of the lanes has changed: a commit, the
+// brake.
+func (l *lanes) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dispatch()
+	l.room.Broadcast()
+}
+
+// close ends all lanes. Calls under way are left to the context that ends them.
+func (l *lanes) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for _, n := range l.byOrder {
+		if n.timer != nil {
+			n.timer.Stop()
+		}
+		l.troubles.over(n.trouble()) // they are the next owner's
+	}
+	l.room.Broadcast()
+}
+
+// usage is what the lanes use of their bounds, by topic.
+func (l *lanes) usage() (calls int, shares map[string]share) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	shares = make(map[string]share, len(l.shares))
+	for topic, s := range l.shares {
+		shares[topic] = share{lanes: s.lanes, bytes: s.bytes}
+	}
+	return l.calls, shares
+}

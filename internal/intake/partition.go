@@ -1,0 +1,190 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"ordersync/internal/order"
+)
+
+const (
+	// fetchWait is how long a fetch waits for the first record. A record that comes ends the wait.
+	fetchWait = time.Second
+	// fetchBytes bounds one fetch of one partition, as it is stored; a single larger batch comes
+	// all the same.
+	fetchBytes = 1 << 20
+	// requestTimeout bounds every other request to a broker, and a fetch beyond its wait.
+	requestTimeout = 5 * time.Second
+	// anewChecks and anewInterval are how often and how far apart a committed offset must be found
+	// above the end before the topic counts as made anew: a new leader may know a lower end at first.
+	anewChecks   = 3
+	anewInterval = time.Second
+)
+
+// partition is one assigned partition in one generation.
+type partition struct {
+	intake  *Intake
+	lanes   *lanes
+	log     *slog.Logger
+	topic   string
+	id      int
+	channel order.Channel
+	all     []int // the ids of the topic's partitions
+
+	// tracker is replaced when the topic turns out to have been made anew; records keep theirs.
+	tracker       atomic.Pointer[tracker]
+	highWatermark atomic.Int64
+	letters       letters
+}
+
+func (p *partition) name() string { return fmt.Sprintf("%s/%d", p.topic, p.id) }
+
+// run fetches from the committed offset on, kafka.FirstOffset where there is none, until ctx ends.
+func (p *partition) run(ctx context.Context, committed int64) {
+	offset, err := p.locate(ctx, committed)
+	for err == nil {
+		if !p.lanes.awaitRoom(p) {
+			return
+		}
+		offset, err = p.step(ctx, offset)
+	}
+}
+
+// step makes one fetch, puts what came into the lanes, and returns where to go on. It returns an
+// error only when the generation has ended.
+func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
+	var got fetched
+	outside := false
+	err := p.intake.troubles.persist(ctx, p.log, "fetch", "fetch of "+p.name(), func(ctx context.Context) error {
+		var err error
+		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, fetchWait)
+		if outside = errors.Is(err, kafka.OffsetOutOfRange); outside || len(got.messages) > 0 {
+			return nil // the error, if it is one of the broker, comes again with the next fetch
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return offset, err
+	case outside:
+		return p.locate(ctx, offset)
+	}
+	p.highWatermark.Store(got.highWatermark)
+	tracker := p.tracker.Load()
+	records := make([]*record, len(got.messages))
+	for i, m := range got.messages {
+		records[i] = p.decode(m, tracker)
+	}
+	p.intake.metrics.fetched.WithLabelValues(p.topic).Add(float64(len(records)))
+	if !p.lanes.take(records) {
+		return offset, context.Cause(ctx)
+	}
+	tracker.passed(got.next)
+	return got.next, nil
+}
+
+// decode reads the event in a record, or why there is none. The body alone decides which order it
+// is; a key or a partition that does not follow from it is counted, as two events of an order in
+// two partitions have no order of arrival.
+func (p *partition) decode(m kafka.Message, t *tracker) *record {
+	r := &record{message: m, partition: p, tracker: t}
+	e, err := order.Decode(order.Record{
+		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
+	}, p.channel)
+	if err != nil {
+		if !errors.As(err, &r.rejection) {
+			r.rejection = &order.Rejection{Reason: order.MalformedJSON, Detail: err.Error()}
+		}
+		return r
+	}
+	r.event = e
+	if string(m.Key) != e.SyncID {
+		p.intake.metrics.foreignKey.WithLabelValues(p.topic).Inc()
+	}
+	home := kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(e.SyncID)}, p.all...)
+	if home != p.id {
+		p.intake.metrics.foreignPartition.WithLabelValues(p.topic).Inc()
+	}
+	return r
+}
+
+// locate finds where to begin, or to go on after the broker has refused the offset: at offset if
+// the log holds it, and else at the log's start. It sets the tracker, and returns an error only when
+// the generation has ended.
+func (p *partition) locate(ctx context.Context, offset int64) (int64, error) {
+	above := 0
+	var first, end int64
+	err := p.intake.troubles.persist(ctx, p.log, "look-up of offsets", "look-up of offsets of "+p.name(), func(ctx context.Context) error {
+		for {
+			var err error
+			if first, end, err = p.bounds(ctx); err != nil || offset <= end {
+				return err
+			}
+			if above++; above == anewChecks {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(anewInterval):
+			}
+		}
+	})
+	if err != nil {
+		return offset, err
+	}
+	p.highWatermark.Store(end)
+	current := p.tracker.Load()
+	switch {
+	case offset == kafka.FirstOffset:
+		p.tracker.Store(newTracker(first, false))
+		return first, nil
+	case offset > end:
+		// What is in flight of the old topic stays so, and counts no more.
+		p.log.Error("the topic was made anew: the offset is above its end; reading goes on at its start",
+			"offset", offset, "end", end, "start", first)
+		p.intake.metrics.reset.WithLabelValues(p.topic).Inc()
+		p.intake.metrics.lost.WithLabelValues(p.topic).Add(float64(first))
+		p.tracker.Store(newTracker(first, false))
+		return first, nil
+	case offset < first:
+		p.log.Error("records were deleted by Kafka's retention before they were read; reading goes on at the log's start",
+			"offset", offset, "start", first, "lost", first-offset)
+		p.intake.metrics.lost.WithLabelValues(p.topic).Add(float64(first - offset))
+		if current == nil {
+			p.tracker.Store(newTracker(first, false))
+		} else {
+			current.passed(first)
+		}
+		return first, nil
+	default:
+		if current == nil {
+			p.tracker.Store(newTracker(offset, true))
+		}
+		return offset, nil
+	}
+}
+
+// bounds are the log's first offset and the one after its last.
+func (p *partition) bounds(ctx context.Context) (first, end int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	response, err := p.intake.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{p.topic: {kafka.FirstOffsetOf(p.id), kafka.LastOffsetOf(p.id)}},
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, found := range response.Topics[p.topic] {
+		if found.Partition == p.id {
+			return found.FirstOffset, found.LastOffset, found.Error
+		}
+	}
+	return 0, 0, fmt.Errorf("the broker's answer lacks partition %s", p.name())
+}
