@@ -1,0 +1,43 @@
+package pod
+
+import (
+	"log/slog"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/activities"
+	"ordersync/internal/config"
+	"ordersync/workflows"
+)
+
+const (
+	// workflowTaskPollers: with the SDK's 2, both can sit on the sticky queue and leave the normal
+	// one unpolled for 20 s.
+	workflowTaskPollers = 8
+	// workflowTasks are the workflow tasks under way at the same time. A poller holds a place for
+	// what it may get; eager starts use the rest, so this is well above the pollers.
+	workflowTasks = 128
+	// activityTaskPollers fetch what did not work at once, and dead letters: the rare case.
+	activityTaskPollers = 4
+)
+
+// newWorker registers OrderSync and its activities. fatal is called when the worker cannot go on.
+func newWorker(c client.Client, cfg config.Config, target activities.Target, letters activities.DeadLetters, log *slog.Logger, fatal func(error)) worker.Worker {
+	w := worker.New(c, cfg.Temporal.TaskQueue, worker.Options{
+		MaxConcurrentWorkflowTaskPollers:       workflowTaskPollers,
+		MaxConcurrentWorkflowTaskExecutionSize: workflowTasks,
+		MaxConcurrentActivityTaskPollers:       activityTaskPollers,
+		// A step holds a connection to the target from beginning to end. Steps that wait for one
+		// would use up their time-out while doing nothing.
+		MaxConcurrentLocalActivityExecutionSize: cfg.MySQL.MaxConns,
+		MaxConcurrentActivityExecutionSize:      cfg.MySQL.MaxConns,
+		// Without it, the orders that a stopping worker is in wait for time-outs.
+		WorkerStopTimeout: cfg.WorkerStopTimeout,
+		OnFatalError:      fatal,
+	})
+	w.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
+	w.RegisterActivity(activities.New(target, letters, log))
+	return w
+}
