@@ -1,0 +1,154 @@
+package target
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"ordersync/internal/order"
+)
+
+// Row is an order as it stands in the target.
+type Row struct {
+	SyncID  string        `json:"sync_id"`
+	Channel order.Channel `json:"channel"`
+	Status  order.Status  `json:"status"`
+	// Version is the version that last wrote Data; 0 if none.
+	Version int64 `json:"version,omitempty"`
+	// Data is what was published, by meaning: MySQL orders keys and writes numbers its own way.
+	Data      json.RawMessage `json:"data"`
+	CreatedAt time.Time       `json:"created_at"`
+	UpdatedAt time.Time       `json:"updated_at"`
+}
+
+// Order reads an order's row, and tells whether there is one.
+func (t *Target) Order(ctx context.Context, syncID string) (Row, bool, error) {
+	row := Row{SyncID: syncID}
+	var version sql.Null[int64]
+	err := t.db.QueryRowContext(ctx, `SELECT channel, status, version, data, created_at, updated_at FROM orders WHERE sync_id = ?`, syncID).
+		Scan(&row.Channel, &row.Status, &version, (*[]byte)(&row.Data), &row.CreatedAt, &row.UpdatedAt)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return Row{}, false, nil
+	case err != nil:
+		return Row{}, false, fmt.Errorf("read order %s: %w", syncID, err)
+	}
+	row.Version = version.V
+	return row, true, nil
+}
+
+// EventKey is an event's identity.
+type EventKey struct {
+	SyncID string
+	ID     uuid.UUID
+}
+
+// Entry is an event's row in the ledger.
+type Entry struct {
+	SyncID          string        `json:"sync_id"`
+	EventID         uuid.UUID     `json:"event_id"`
+	Kind            order.Kind    `json:"event"`
+	Version         int64         `json:"version,omitempty"`
+	Outcome         order.Outcome `json:"outcome"`
+	SourceTopic     string        `json:"source_topic"`
+	SourcePartition int           `json:"source_partition"`
+	SourceOffset    int64         `json:"source_offset"`
+	// OccurredAt is the ERP's time, ReceivedAt the broker's timestamp, AppliedAt the database
+	// server's clock within the event's transaction; all UTC.
+	OccurredAt time.Time `json:"occurred_at"`
+	ReceivedAt time.Time `json:"received_at"`
+	AppliedAt  time.Time `json:"applied_at"`
+}
+
+// Latency is the time from the broker's timestamp to the target. It is only as good as the two
+// servers' clocks agree.
+func (e Entry) Latency() time.Duration { return e.AppliedAt.Sub(e.ReceivedAt) }
+
+const entryColumns = `sync_id, event_id, kind, version, outcome, source_topic, source_partition, source_offset, occurred_at, received_at, applied_at`
+
+// Timeline reads what became of an order's events, in the order in which it did; none is no error.
+func (t *Target) Timeline(ctx context.Context, syncID string) ([]Entry, error) {
+	entries, err := t.entries(ctx, `SELECT `+entryColumns+` FROM order_events WHERE sync_id = ? ORDER BY applied_at`, syncID)
+	if err != nil {
+		return nil, fmt.Errorf("read the timeline of order %s: %w", syncID, err)
+	}
+	return entries, nil
+}
+
+// outcomesChunk is how many events Outcomes asks for in one statement: about 30 KiB of SQL.
+const outcomesChunk = 250
+
+// Outcomes looks events up in the ledger. An event that it lacks is not in the answer.
+func (t *Target) Outcomes(ctx context.Context, keys []EventKey) (map[EventKey]Entry, error) {
+	found := make(map[EventKey]Entry, len(keys))
+	for chunk := range slices.Chunk(keys, outcomesChunk) {
+		args := make([]any, 0, 2*len(chunk))
+		for _, key := range chunk {
+			args = append(args, key.SyncID, key.ID)
+		}
+		// Not (sync_id, event_id) IN (…): for that, older optimizers read the whole table.
+		where := strings.Repeat(` OR sync_id = ? AND event_id = ?`, len(chunk))[len(` OR `):]
+		entries, err := t.entries(ctx, `SELECT `+entryColumns+` FROM order_events WHERE `+where, args...)
+		if err != nil {
+			return nil, fmt.Errorf("look up %d events in order_events: %w", len(keys), err)
+		}
+		for _, e := range entries {
+			found[EventKey{e.SyncID, e.EventID}] = e
+		}
+	}
+	return found, nil
+}
+
+func (t *Target) entries(ctx context.Context, query string, args ...any) (_ []Entry, err error) {
+	rows, err := t.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	entries := []Entry{}
+	for rows.Next() {
+		var e Entry
+		var version sql.Null[int64]
+		if err := rows.Scan(&e.SyncID, &e.EventID, &e.Kind, &version, &e.Outcome, &e.SourceTopic, &e.SourcePartition,
+			&e.SourceOffset, &e.OccurredAt, &e.ReceivedAt, &e.AppliedAt); err != nil {
+			return nil, err
+		}
+		e.Version = version.V
+		entries = append(entries, e)
+	}
+	return entries, rows.Err()
+}
+
+// Counts are the numbers of rows in the target.
+type Counts struct {
+	Orders   int64 `json:"orders"`
+	Invoiced int64 `json:"invoiced"` // of the orders
+	Invoices int64 `json:"invoices"`
+	Events   int64 `json:"events"`
+	// Applied, Stale and Skipped are the events by outcome.
+	Applied int64 `json:"applied"`
+	Stale   int64 `json:"stale"`
+	Skipped int64 `json:"skipped"`
+}
+
+// Counts counts all rows, by reading them: it is meant for people, not for a poll.
+func (t *Target) Counts(ctx context.Context) (Counts, error) {
+	var c Counts
+	err := t.db.QueryRowContext(ctx, `SELECT
+		(SELECT COUNT(*) FROM orders), (SELECT COUNT(*) FROM orders WHERE status = 'invoiced'),
+		(SELECT COUNT(*) FROM invoices), COUNT(*),
+		COALESCE(SUM(outcome = 'applied'), 0), COALESCE(SUM(outcome = 'stale'), 0), COALESCE(SUM(outcome = 'skipped'), 0)
+		FROM order_events`).
+		Scan(&c.Orders, &c.Invoiced, &c.Invoices, &c.Events, &c.Applied, &c.Stale, &c.Skipped)
+	if err != nil {
+		return Counts{}, fmt.Errorf("count the rows: %w", err)
+	}
+	return c, nil
+}

@@ -1,0 +1,65 @@
+package target
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"ordersync/internal/order"
+)
+
+// Some more than a chunk, unknown ones among them, and an id that belongs to another order.
+func TestOutcomes(t *testing.T) {
+	b := setup(t)
+	var keys []EventKey
+	for i := range outcomesChunk + 1 {
+		s := step(fmt.Sprint(i), creation, 1)
+		b.apply(t, s)
+		keys = append(keys, EventKey{s.Event.SyncID, s.Event.ID})
+	}
+	stale := step("0", creation, 0)
+	b.apply(t, stale)
+	keys = append(keys, EventKey{"0", stale.Event.ID}, EventKey{"0", uuid.New()}, EventKey{"1", stale.Event.ID})
+	found, err := b.Outcomes(t.Context(), keys)
+	if err != nil || len(found) != outcomesChunk+2 {
+		t.Fatalf("found %d (%v), want %d", len(found), err, outcomesChunk+2)
+	}
+	for i, key := range keys[:outcomesChunk+2] {
+		want := order.Applied
+		if i > outcomesChunk {
+			want = order.Stale
+		}
+		if e := found[key]; e.Outcome != want || e.SyncID != key.SyncID || e.EventID != key.ID {
+			t.Errorf("%v: got %+v, want %s", key, e, want)
+		}
+	}
+	if none, err := b.Outcomes(t.Context(), nil); err != nil || len(none) != 0 {
+		t.Errorf("of nothing: %v, %v", none, err)
+	}
+}
+
+func TestCounts(t *testing.T) {
+	b := setup(t)
+	if c, err := b.Counts(t.Context()); err != nil || c != (Counts{}) {
+		t.Errorf("of an empty target: %+v, %v", c, err)
+	}
+	b.apply(t, step("1", creation, 1))
+	b.apply(t, step("2", creation, 1))
+	b.apply(t, step("2", creation, 0))
+	b.apply(t, step("2", invoice, 1))
+	if _, err := b.Skip(t.Context(), event("1", invoice, 1)); err != nil {
+		t.Fatal(err)
+	}
+	want := Counts{Orders: 2, Invoiced: 1, Invoices: 1, Events: 5, Applied: 3, Stale: 1, Skipped: 1}
+	if c, err := b.Counts(t.Context()); err != nil || c != want {
+		t.Errorf("got %+v (%v), want %+v", c, err, want)
+	}
+}
+
+func TestOrderThatIsNot(t *testing.T) {
+	b := setup(t)
+	if row, found, err := b.Order(t.Context(), "1"); found || err != nil {
+		t.Errorf("got %+v, %t, %v", row, found, err)
+	}
+}
