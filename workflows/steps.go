@@ -85,6 +85,10 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 	}
 
 	switch {
+	case err != nil && !permanent(err):
+		// The slow path ends this way only by somebody's hand (`temporal activity fail`): the step
+		// stays the next one and is tried anew.
+		s.Inbox.Delay(id, errorType(err), clip(errorText(err)), s.now())
 	case err != nil:
 		s.Inbox.Refuse(id, errorType(err), clip(errorText(err)), s.now())
 	case result.Outcome == order.Missing:

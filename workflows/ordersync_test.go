@@ -1,0 +1,607 @@
+package workflows_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/activities"
+	"ordersync/internal/order"
+	"ordersync/workflows"
+)
+
+var rules = workflows.Settings{Rules: workflows.Rules, HoldWindow: time.Minute, IdleTimeout: 720 * time.Hour}
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// ev makes an event of order 1; its version is 0 for none.
+func ev(kind order.Kind, version int64) order.Event {
+	e := order.Event{
+		SyncID: "1", Kind: kind, Version: version, Data: json.RawMessage(fmt.Sprintf(`{"total":%d}`, version)),
+		OccurredAt: epoch, Channel: order.Online, Source: order.Source{Topic: "online", ReceivedAt: epoch},
+	}
+	e.ID = order.ParseEventID(e.Name())
+	return e
+}
+
+var (
+	creation = ev(order.Creation, 1)
+	update   = ev(order.Update, 2)
+	invoice  = ev(order.Invoice, 3)
+)
+
+// shop is the Target of a test: the order rules' outcomes in a few lines, and a say for the test.
+type shop struct {
+	status order.Status
+	ledger map[string]order.Outcome
+	// steps are all attempts, in the order made.
+	steps []string
+	data  json.RawMessage
+	// fail, if set, may fail an attempt.
+	fail func(order.Step) error
+	// dead are the dead letters.
+	dead []order.DeadLetter
+}
+
+func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
+	e := step.Event
+	s.steps = append(s.steps, e.Name())
+	if s.fail != nil {
+		if err := s.fail(step); err != nil {
+			return order.Result{}, err
+		}
+	}
+	if outcome, ok := s.ledger[e.ID.String()]; ok {
+		return order.Result{Outcome: outcome, Status: s.status, Duplicate: true}, nil
+	}
+	if s.status == "" && (e.Kind == order.Invoice || e.Kind == order.Update && !step.InsertMissing) {
+		return order.Result{Outcome: order.Missing}, nil
+	}
+	if s.status == "" {
+		s.status = order.Open
+	}
+	if e.Kind == order.Invoice {
+		s.status = order.Invoiced
+	} else {
+		s.data = e.Data
+	}
+	return s.write(e, order.Applied), nil
+}
+
+func (s *shop) Skip(_ context.Context, e order.Event) (order.Result, error) {
+	s.steps = append(s.steps, "skip "+e.Name())
+	return s.write(e, order.Skipped), nil
+}
+
+func (s *shop) write(e order.Event, o order.Outcome) order.Result {
+	s.ledger[e.ID.String()] = o
+	return order.Result{Outcome: o, Status: s.status}
+}
+
+func (s *shop) DeadLetter(_ context.Context, d order.DeadLetter) error {
+	s.dead = append(s.dead, d)
+	return nil
+}
+
+var (
+	refused = &order.Failure{Type: "CheckViolated", Permanent: true, Err: errors.New("CONSTRAINT total fails")}
+	down    = &order.Failure{Type: "TargetUnavailable", Err: errors.New("connection refused")}
+)
+
+type bundle struct {
+	*testsuite.TestWorkflowEnvironment
+	t    *testing.T
+	shop *shop
+}
+
+func setup(t *testing.T) *bundle {
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(quiet{})
+	b := &bundle{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t, shop: &shop{ledger: map[string]order.Outcome{}}}
+	b.SetDataConverter(workflows.DataConverter())
+	b.SetWorkerOptions(worker.Options{})
+	b.SetStartTime(epoch)
+	b.SetTestTimeout(20 * time.Second)
+	b.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
+	b.RegisterActivity(activities.New(b.shop, b.shop, slog.New(slog.DiscardHandler)))
+	b.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(workflows.OrderID.ValueSet("1")))
+	return b
+}
+
+type quiet struct{}
+
+func (quiet) Debug(string, ...any) {}
+func (quiet) Info(string, ...any)  {}
+func (quiet) Warn(string, ...any)  {}
+func (quiet) Error(string, ...any) {}
+
+func (b *bundle) run(in workflows.Input) {
+	b.t.Helper()
+	b.ExecuteWorkflow(workflows.OrderSyncName, in)
+	require.True(b.t, b.IsWorkflowCompleted())
+}
+
+func (b *bundle) start(events ...order.Event) {
+	b.t.Helper()
+	b.run(workflows.Input{SyncID: "1", Settings: rules, Events: events})
+	require.NoError(b.t, b.GetWorkflowError())
+}
+
+// after does something once the workflow has been running for d.
+func (b *bundle) after(d time.Duration, do func()) { b.RegisterDelayedCallback(do, d) }
+
+func (b *bundle) send(events ...order.Event) {
+	b.SignalWorkflow(workflows.SignalEvents, workflows.Batch{Events: events})
+}
+
+func (b *bundle) state() workflows.State {
+	b.t.Helper()
+	var s workflows.State
+	value, err := b.QueryWorkflow(workflows.QueryState)
+	require.NoError(b.t, err)
+	require.NoError(b.t, value.Get(&s))
+	return s
+}
+
+func (b *bundle) lastEffect() string {
+	b.t.Helper()
+	actions := b.state().Operator
+	require.NotEmpty(b.t, actions)
+	return actions[len(actions)-1].Effect
+}
+
+func TestAnOrderFromItsStart(t *testing.T) {
+	b := setup(t)
+	b.start(creation, update, invoice)
+	require.Equal(t, []string{"order_creation v1", "order_updation v2", "invoice_creation v3"}, b.shop.steps)
+}
+
+func TestSignalsAreAppliedInTheOrderOfTheRules(t *testing.T) {
+	b := setup(t)
+	b.after(0, func() { b.send(update, creation) })
+	b.after(time.Hour, func() { b.send(update, invoice) }) // the update again: dropped
+	b.start()
+	require.Equal(t, []string{"order_creation v1", "order_updation v2", "invoice_creation v3"}, b.shop.steps)
+}
+
+func TestHold(t *testing.T) {
+	t.Run("a creation ends it", func(t *testing.T) {
+		b := setup(t)
+		b.after(30*time.Second, func() {
+			s := b.state()
+			require.Equal(t, workflows.StateHeld, s.Status)
+			require.Contains(t, s.NextStep, epoch.Add(time.Minute).Format(time.RFC3339))
+			b.send(creation, invoice)
+		})
+		b.start(update)
+		require.Equal(t, []string{"order_updation v2", "order_creation v1", "order_updation v2", "invoice_creation v3"}, b.shop.steps)
+		require.Less(t, b.Now().Sub(epoch), time.Minute)
+	})
+	t.Run("its end inserts the update", func(t *testing.T) {
+		b := setup(t)
+		b.start(update, invoice)
+		require.Equal(t, order.Invoiced, b.shop.status)
+		require.Equal(t, time.Minute, b.Now().Sub(epoch).Round(time.Second))
+	})
+	t.Run("its end blocks an invoice until an update comes", func(t *testing.T) {
+		b := setup(t)
+		b.after(time.Hour, func() {
+			s := b.state()
+			require.Equal(t, workflows.StateBlocked, s.Status)
+			require.Equal(t, "UnknownOrder", s.Reason)
+			b.send(update)
+		})
+		b.start(invoice)
+		require.Equal(t, order.Invoiced, b.shop.status)
+	})
+	t.Run("retry ends it", func(t *testing.T) {
+		b := setup(t)
+		b.after(time.Second, func() { b.SignalWorkflow(workflows.SignalRetry, nil) })
+		b.start(update, invoice)
+		require.Less(t, b.Now().Sub(epoch), time.Minute)
+	})
+}
+
+func TestBlocked(t *testing.T) {
+	refuseUpdate := func(step order.Step) error {
+		if step.Event.Kind == order.Update && strings.Contains(string(step.Event.Data), "2") {
+			return refused
+		}
+		return nil
+	}
+	t.Run("waits with everything behind it, then retry", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = refuseUpdate
+		b.after(24*time.Hour, func() {
+			s := b.state()
+			require.Equal(t, workflows.StateBlocked, s.Status)
+			require.Equal(t, "CheckViolated", s.Reason)
+			require.Equal(t, "CONSTRAINT total fails", s.LastError)
+			require.Equal(t, update.ID, s.Step.EventID)
+			require.Equal(t, 2, s.PendingCount)
+			require.Equal(t, epoch, s.StuckSince.UTC())
+			require.Equal(t, []string{"order_creation v1", "order_updation v2"}, b.shop.steps, "no second attempt by itself")
+			b.shop.fail = nil
+			b.SignalWorkflow(workflows.SignalRetry, nil)
+		})
+		b.start(creation, update, invoice)
+		require.Equal(t, order.Invoiced, b.shop.status)
+		require.JSONEq(t, `{"total":2}`, string(b.shop.data))
+	})
+	t.Run("search attributes come and go", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = refuseUpdate
+		var upserts []string
+		b.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueSet("blocked"), workflows.SyncError.ValueSet("CheckViolated"))).
+			Return(nil).Once().Run(func(mock.Arguments) { upserts = append(upserts, "set") })
+		b.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueUnset(), workflows.SyncError.ValueUnset())).
+			Return(nil).Once().Run(func(mock.Arguments) { upserts = append(upserts, "unset") })
+		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalRetry, nil) }) // refused again: nothing to set
+		b.after(2*time.Hour, func() { b.shop.fail = nil; b.SignalWorkflow(workflows.SignalRetry, nil) })
+		b.start(creation, update, invoice)
+		require.Equal(t, []string{"set", "unset"}, upserts)
+		b.AssertExpectations(t)
+	})
+	t.Run("skip", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = refuseUpdate
+		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{Reason: "a test order"}) })
+		b.start(creation, update, invoice)
+		require.Equal(t, order.Skipped, b.shop.ledger[update.ID.String()])
+		require.Equal(t, order.Invoiced, b.shop.status)
+		require.JSONEq(t, `{"total":1}`, string(b.shop.data))
+	})
+	t.Run("a doubled skip skips one", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(step order.Step) error {
+			if step.Event.Kind == order.Creation {
+				return nil
+			}
+			return refused
+		}
+		b.after(time.Hour, func() {
+			b.SignalWorkflow(workflows.SignalSkip, nil)
+			b.SignalWorkflow(workflows.SignalSkip, nil)
+		})
+		b.after(2*time.Hour, func() {
+			s := b.state()
+			require.Equal(t, workflows.StateBlocked, s.Status)
+			require.Equal(t, invoice.ID, s.Step.EventID)
+			require.NotContains(t, b.shop.steps, "skip invoice_creation v3")
+			b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: update.ID.String()})
+		})
+		b.after(3*time.Hour, func() {
+			require.Contains(t, b.lastEffect(), "ignored: the order is stuck on invoice_creation v3")
+			b.shop.fail = nil
+			b.SignalWorkflow(workflows.SignalRetry, nil)
+		})
+		b.start(creation, update, invoice)
+	})
+	t.Run("amend", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = refuseUpdate
+		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalAmend, workflows.Amend{Data: json.RawMessage(`null`)}) })
+		b.after(2*time.Hour, func() {
+			require.Contains(t, b.lastEffect(), "refused: missing-field")
+			b.SignalWorkflow(workflows.SignalAmend, workflows.Amend{Data: json.RawMessage(`{"total": 7}`)})
+		})
+		b.start(creation, update, invoice)
+		require.JSONEq(t, `{"total":7}`, string(b.shop.data))
+		require.Equal(t, order.Applied, b.shop.ledger[update.ID.String()])
+	})
+	t.Run("signals for an order that is not stuck are not remembered", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = refuseUpdate
+		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalSkip, nil) })
+		b.after(2*time.Hour, func() {
+			require.Equal(t, "ignored: the order is not stuck", b.lastEffect())
+			b.send(update)
+		})
+		b.after(3*time.Hour, func() {
+			require.Equal(t, workflows.StateBlocked, b.state().Status)
+			b.shop.fail = nil
+			b.SignalWorkflow(workflows.SignalRetry, nil)
+			b.send(invoice)
+		})
+		b.start(creation)
+	})
+}
+
+func TestRetrying(t *testing.T) {
+	t.Run("heals by itself", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(order.Step) error { return down }
+		b.after(30*time.Minute, func() {
+			s := b.state()
+			require.Equal(t, workflows.StateRetrying, s.Status)
+			b.shop.fail = nil
+		})
+		b.start(creation, update, invoice)
+		require.Equal(t, order.Invoiced, b.shop.status)
+		require.Less(t, b.Now().Sub(epoch), 32*time.Minute, "an attempt a minute at least")
+	})
+	t.Run("retry tries at once", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(order.Step) error { return down }
+		healed := epoch.Add(30*time.Minute + 5*time.Second)
+		b.after(healed.Sub(epoch), func() {
+			b.shop.fail = nil
+			b.SignalWorkflow(workflows.SignalRetry, nil)
+		})
+		b.start(creation, invoice)
+		require.Less(t, b.Now().Sub(healed), time.Second)
+	})
+	t.Run("a permanent error ends it", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(order.Step) error { return down }
+		b.after(time.Minute, func() { b.shop.fail = func(order.Step) error { return refused } })
+		b.after(time.Hour, func() {
+			require.Equal(t, workflows.StateBlocked, b.state().Status)
+			b.SignalWorkflow(workflows.SignalSkip, nil)
+		})
+		b.after(2*time.Hour, func() { b.shop.fail = nil; b.send(update, invoice) })
+		b.start(creation)
+		require.Equal(t, order.Skipped, b.shop.ledger[creation.ID.String()])
+	})
+	t.Run("skip while retrying", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(step order.Step) error {
+			if step.Event.Kind == order.Update {
+				return down
+			}
+			return nil
+		}
+		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalSkip, nil) })
+		b.start(creation, update, invoice)
+		require.Equal(t, order.Skipped, b.shop.ledger[update.ID.String()])
+	})
+	t.Run("events that come meanwhile wait behind it", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(order.Step) error { return down }
+		b.after(time.Hour, func() { b.send(invoice) })
+		b.after(time.Hour+time.Second, func() { b.send(update) })
+		b.after(2*time.Hour, func() { b.shop.fail = nil })
+		b.start(creation)
+		require.Equal(t, []string{"order_creation v1", "order_updation v2", "invoice_creation v3"}, b.shop.steps[len(b.shop.steps)-3:])
+	})
+}
+
+func TestIdle(t *testing.T) {
+	t.Run("an order that is never invoiced completes after the idle timeout", func(t *testing.T) {
+		b := setup(t)
+		b.after(100*time.Hour, func() {
+			require.Equal(t, workflows.StateIdle, b.state().Status)
+			b.send(update)
+		})
+		b.start(creation)
+		require.Equal(t, 820*time.Hour, b.Now().Sub(epoch).Round(time.Minute), "the timeout counts from the last event")
+	})
+	t.Run("0 completes as soon as nothing is pending", func(t *testing.T) {
+		b := setup(t)
+		in := workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}}
+		in.Settings.IdleTimeout = 0
+		b.run(in)
+		require.NoError(t, b.GetWorkflowError())
+		require.Less(t, b.Now().Sub(epoch), time.Minute)
+	})
+}
+
+func TestLateEventAfterCompletionEndsFromTheLedger(t *testing.T) {
+	b := setup(t)
+	b.shop.status = order.Invoiced
+	b.shop.ledger[update.ID.String()] = order.Applied
+	b.start(update)
+	require.Equal(t, []string{"order_updation v2"}, b.shop.steps)
+	require.Nil(t, b.shop.data, "it was applied before")
+}
+
+func TestUnknownRulesFailTheTaskNotTheWorkflow(t *testing.T) {
+	b := setup(t)
+	in := workflows.Input{SyncID: "1", Settings: rules}
+	in.Settings.Rules = 99
+	require.PanicsWithValue(t, "x", func() {
+		defer func() {
+			if p := recover(); p != nil {
+				require.Contains(t, fmt.Sprint(p), "rules 99")
+				panic("x")
+			}
+		}()
+		b.ExecuteWorkflow(workflows.OrderSyncName, in)
+		if err := b.GetWorkflowError(); err != nil {
+			panic(err)
+		}
+	})
+}
+
+func TestContinueAsNewCarriesWhatIsNotDone(t *testing.T) {
+	first := setup(t)
+	first.shop.fail = func(order.Step) error { return refused }
+	first.after(time.Hour, func() {
+		first.SetContinueAsNewSuggested(true)
+		first.send(update, invoice)
+	})
+	first.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}})
+	in := continued(t, first)
+	require.Nil(t, in.Events)
+	require.Equal(t, rules, in.Settings)
+
+	second := setup(t)
+	second.after(time.Hour, func() {
+		s := second.state()
+		require.Equal(t, workflows.StateBlocked, s.Status)
+		require.Equal(t, creation.ID, s.Step.EventID)
+		require.Equal(t, epoch, s.StuckSince.UTC(), "stuck since before")
+		require.Equal(t, 3, s.PendingCount)
+		require.Empty(t, second.shop.steps, "nothing is tried before somebody says so")
+		second.SignalWorkflow(workflows.SignalRetry, nil)
+	})
+	second.run(in)
+	require.NoError(t, second.GetWorkflowError())
+	require.Equal(t, order.Invoiced, second.shop.status)
+}
+
+func TestContinueAsNewCarriesTheHoldDeadline(t *testing.T) {
+	first := setup(t)
+	first.after(40*time.Second, func() {
+		first.SetContinueAsNewSuggested(true)
+		first.send(invoice)
+	})
+	first.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{update}})
+	second := setup(t)
+	second.SetStartTime(epoch.Add(40 * time.Second))
+	second.run(continued(t, first))
+	require.NoError(t, second.GetWorkflowError())
+	require.Equal(t, time.Minute, second.Now().Sub(epoch).Round(time.Second))
+}
+
+func TestContinueAsNewWhileRetrying(t *testing.T) {
+	first := setup(t)
+	first.shop.fail = func(order.Step) error { return down }
+	first.after(time.Hour, func() {
+		first.SetContinueAsNewSuggested(true)
+		first.send(update)
+	})
+	first.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}})
+	in := continued(t, first)
+	second := setup(t)
+	second.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueUnset(), workflows.SyncError.ValueUnset())).Return(nil).Once()
+	second.shop.fail = func(order.Step) error { return down }
+	second.after(time.Hour, func() { second.shop.fail = nil; second.send(invoice) })
+	second.run(in)
+	require.NoError(t, second.GetWorkflowError())
+	second.AssertExpectations(t) // "retrying" was not set a second time
+}
+
+func continued(t *testing.T, b *bundle) (in workflows.Input) {
+	t.Helper()
+	var again *workflow.ContinueAsNewError
+	require.ErrorAs(t, b.GetWorkflowError(), &again)
+	require.NoError(t, workflows.DataConverter().FromPayloads(again.Input, &in))
+	return in
+}
+
+func TestOverflowGoesToTheDeadLetterTopicInOrder(t *testing.T) {
+	b := setup(t)
+	b.shop.fail = func(order.Step) error { return refused }
+	const sent = 1500
+	b.after(time.Minute, func() {
+		for v := int64(2); v < 2+sent; v += 100 {
+			var batch []order.Event
+			for i := range int64(100) {
+				batch = append(batch, ev(order.Update, v+i))
+			}
+			b.send(batch...)
+		}
+	})
+	b.after(time.Hour, func() {
+		require.Equal(t, 1000, b.state().PendingCount)
+		require.Len(t, b.shop.dead, sent+1-1000)
+		for i, d := range b.shop.dead {
+			require.Equal(t, order.OrderBlocked, d.Reason)
+			e, err := order.Decode(order.Record{Topic: "online", Value: d.Value}, order.Online)
+			require.NoError(t, err)
+			require.Equal(t, ev(order.Update, int64(1001+i)).ID, e.ID, "in order, with its identity")
+		}
+		b.shop.fail = nil
+		b.SignalWorkflow(workflows.SignalRetry, nil)
+		b.send(ev(order.Invoice, 5000))
+	})
+	b.start(creation)
+	require.Len(t, b.shop.ledger, 1001)
+}
+
+// raw sends a payload as it is.
+func (b *bundle) raw(signal string, p *commonpb.Payload) {
+	b.SignalWorkflow(signal, converter.NewRawValue(p))
+}
+
+func payload(encoding, data string) *commonpb.Payload {
+	return &commonpb.Payload{Metadata: map[string][]byte{converter.MetadataEncoding: []byte(encoding)}, Data: []byte(data)}
+}
+
+func TestUndecodableEventsBlockVisibly(t *testing.T) {
+	for name, p := range map[string]*commonpb.Payload{
+		"another encoding":        payload("binary/encrypted", "\x00\x01"),
+		"no JSON":                 payload("json/plain", "{"),
+		"another type":            payload("json/plain", `"events"`),
+		"no events":               payload("json/plain", `{}`),
+		"an event of other order": payload("json/plain", `{"events":[{"sync_id":"2"}]}`),
+		"an event without id":     payload("json/plain", `{"events":[{"sync_id":"1","event":"order_creation","data":1}]}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.after(time.Minute, func() { b.raw(workflows.SignalEvents, p); b.send(update, invoice) })
+			b.after(time.Hour, func() {
+				s := b.state()
+				require.Equal(t, workflows.StateBlocked, s.Status)
+				require.Equal(t, workflows.UndecodableSignal, s.Reason)
+				require.Len(t, b.shop.steps, 1, "the order waits: an earlier event may be in the signal")
+				b.SignalWorkflow(workflows.SignalRetry, nil)
+			})
+			b.after(2*time.Hour, func() {
+				require.Contains(t, b.lastEffect(), "tried to read the events signal again")
+				b.SignalWorkflow(workflows.SignalAmend, workflows.Amend{Data: json.RawMessage(`1`)})
+			})
+			b.after(3*time.Hour, func() {
+				require.Contains(t, b.lastEffect(), "ignored")
+				b.SignalWorkflow(workflows.SignalSkip, nil)
+			})
+			b.start(creation)
+			require.Equal(t, order.Invoiced, b.shop.status)
+			require.Len(t, b.shop.dead, 1)
+			require.Equal(t, p.GetData(), b.shop.dead[0].Value, "the original bytes")
+			require.Equal(t, order.Undecodable, b.shop.dead[0].Reason)
+		})
+	}
+}
+
+func TestOperatorSignalsInEveryForm(t *testing.T) {
+	for name, c := range map[string]struct {
+		payload *commonpb.Payload
+		effect  string
+	}{
+		"nil":              {payload("binary/null", ""), "tried"},
+		"JSON null":        {payload("json/plain", "null"), "tried"},
+		"a string":         {payload("json/plain", `"the ERP was mended"`), "tried"},
+		"an empty object":  {payload("json/plain", `{}`), "tried"},
+		"another encoding": {payload("binary/encrypted", "x"), "refused"},
+		"a number":         {payload("json/plain", `1`), "refused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.shop.fail = func(order.Step) error { return refused }
+			b.after(time.Minute, func() { b.raw(workflows.SignalRetry, c.payload) })
+			b.after(time.Hour, func() {
+				require.Contains(t, b.lastEffect(), c.effect)
+				b.shop.fail = nil
+				b.SignalWorkflow(workflows.SignalRetry, nil)
+			})
+			b.start(creation, invoice)
+		})
+	}
+}
+
+func TestRequestToCancelIsRefused(t *testing.T) {
+	b := setup(t)
+	b.after(time.Hour, func() { b.CancelWorkflow() })
+	b.after(2*time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "refused")
+		b.send(update, invoice)
+	})
+	b.start(creation)
+	require.Equal(t, order.Invoiced, b.shop.status)
+}
