@@ -23,6 +23,21 @@ const (
 	tooLarge    = "PacketTooLarge"
 )
 
+// Numbers that the code looks for, by the names of the servers' own lists.
+const (
+	unknownSchema  = 1049 // ER_BAD_DB_ERROR
+	duplicateKey   = 1062 // ER_DUP_ENTRY
+	unnamed        = 1105 // ER_UNKNOWN_ERROR
+	unknownTable   = 1146 // ER_NO_SUCH_TABLE
+	packetTooLarge = 1153 // ER_NET_PACKET_TOO_LARGE
+)
+
+// hasNumber tells whether the error is the server's, of this number.
+func hasNumber(err error, number uint16) bool {
+	var refused *mysql.MySQLError
+	return errors.As(err, &refused) && refused.Number == number
+}
+
 // class is what a server's error number means for the event.
 type class struct {
 	name      string
@@ -59,14 +74,14 @@ var classes = map[uint16]class{
 	1836:         {name: "ReadOnly"},
 	3024:         {name: "StatementTimeout"},
 
-	1044: {name: "AccessDenied", operator: true},
-	1045: {name: "AccessDenied", operator: true},
-	1054: {name: "UnknownColumn", operator: true},
-	1064: {name: "SyntaxError", operator: true},
-	1142: {name: "AccessDenied", operator: true},
-	1146: {name: "UnknownTable", operator: true},
-	1227: {name: "AccessDenied", operator: true},
-	1452: {name: "ForeignKeyViolated", operator: true},
+	1044:         {name: "AccessDenied", operator: true},
+	1045:         {name: "AccessDenied", operator: true},
+	1054:         {name: "UnknownColumn", operator: true},
+	1064:         {name: "SyntaxError", operator: true},
+	1142:         {name: "AccessDenied", operator: true},
+	unknownTable: {name: "UnknownTable", operator: true},
+	1227:         {name: "AccessDenied", operator: true},
+	1452:         {name: "ForeignKeyViolated", operator: true},
 }
 
 // Classify sorts an error of the database, or of the way to it, into what happens to the event:
@@ -96,14 +111,11 @@ func Classify(err error) *order.Failure {
 	}
 }
 
+// classifyNumber looks the number up.
+//
 // Data above the server's max_allowed_packet is not refused by the number meant for it. The driver,
 // which knows the limit, does not send such a statement but prepares it and sends the data in
 // pieces, and those MySQL and MariaDB refuse by ER_UNKNOWN_ERROR and an untranslated text.
-const (
-	packetTooLarge = 1153
-	unnamed        = 1105
-)
-
 func classifyNumber(refused *mysql.MySQLError, err error) *order.Failure {
 	c, listed := classes[refused.Number]
 	switch {

@@ -6,13 +6,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/go-sql-driver/mysql"
-
 	"ordersync/internal/order"
 )
-
-// duplicateKey is MySQL's ER_DUP_ENTRY.
-const duplicateKey = 1062
 
 // errRecorded tells that the ledger has the event already.
 var errRecorded = errors.New("the ledger has the event already")
@@ -27,11 +22,10 @@ func record(ctx context.Context, tx *sql.Tx, e order.Event, outcome order.Outcom
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CURRENT_TIMESTAMP(6))`,
 		e.SyncID, e.ID, e.Kind, nullable(e.Version), outcome,
 		e.Source.Topic, e.Source.Partition, e.Source.Offset, e.OccurredAt, e.Source.ReceivedAt)
-	var refused *mysql.MySQLError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &refused) && refused.Number == duplicateKey:
+	case hasNumber(err, duplicateKey):
 		return fmt.Errorf("%w: %w", errRecorded, err)
 	default:
 		return fmt.Errorf("insert the event into order_events: %w", err)

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	"github.com/pressly/goose/v3"
 )
 
@@ -64,7 +63,7 @@ func (t *Target) Migrate(ctx context.Context) (err error) {
 
 	holder, err := db.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to MySQL: %w", err)
+		return t.unreachable(err)
 	}
 	defer func() { err = errors.Join(err, holder.Close()) }()
 	if err := t.lockSchema(ctx, holder); err != nil {
@@ -94,7 +93,7 @@ func (t *Target) lockSchema(ctx context.Context, conn *sql.Conn) error {
 // that goose cannot go on from: killed between making its version table and filling it.
 func (t *Target) checkMigratable(ctx context.Context, db *sql.DB) error {
 	var at int64
-	switch version, exists, err := currentVersion(ctx, db); {
+	switch version, exists, err := t.currentVersion(ctx, db); {
 	case err != nil:
 		return err
 	case version > schemaVersion():
@@ -161,7 +160,7 @@ func (t *Target) migrate(ctx context.Context, db *sql.DB) error {
 
 // CheckSchema tells whether the server answers and the schema is at this binary's version.
 func (t *Target) CheckSchema(ctx context.Context) error {
-	version, exists, err := currentVersion(ctx, t.db)
+	version, exists, err := t.currentVersion(ctx, t.db)
 	switch want := schemaVersion(); {
 	case err != nil:
 		return err
@@ -181,16 +180,23 @@ func (t *Target) newer(version int64) error {
 }
 
 // currentVersion is the schema's version, and whether it has one at all.
-func currentVersion(ctx context.Context, db *sql.DB) (version int64, exists bool, err error) {
-	const unknownTable = 1146
+func (t *Target) currentVersion(ctx context.Context, db *sql.DB) (version int64, exists bool, err error) {
 	var newest sql.Null[int64]
 	err = db.QueryRowContext(ctx, `SELECT MAX(version_id) FROM `+versionTable).Scan(&newest)
-	var refused *mysql.MySQLError
 	switch {
-	case errors.As(err, &refused) && refused.Number == unknownTable:
+	case hasNumber(err, unknownTable):
 		return 0, false, nil
 	case err != nil:
-		return 0, false, fmt.Errorf("ask MySQL for the schema's version: %w", err)
+		return 0, false, t.unreachable(err)
 	}
 	return newest.V, true, nil
+}
+
+// unreachable says what keeps us from the schema.
+func (t *Target) unreachable(err error) error {
+	if hasNumber(err, unknownSchema) {
+		return fmt.Errorf("the MySQL server at %s has no schema %s: make it with CREATE DATABASE `%s` CHARACTER SET utf8mb4, "+
+			"then run `ordersync setup`: %w", t.cfg.Addr, t.cfg.DBName, t.cfg.DBName, err)
+	}
+	return fmt.Errorf("ask the MySQL server at %s for schema %s: %w", t.cfg.Addr, t.cfg.DBName, err)
 }

@@ -123,6 +123,14 @@ func TestSchemaOfAnotherVersion(t *testing.T) {
 	wantError(t, b.CheckSchema(t.Context()), "version 2", "ordersync setup")
 }
 
+func TestSchemaThatIsNot(t *testing.T) {
+	b := unmigrated(t)
+	b.exec(t, "DROP DATABASE "+b.cfg.DBName)
+	target := openTarget(t, b.dsn)
+	wantError(t, target.CheckSchema(t.Context()), "has no schema", "CREATE DATABASE", "ordersync setup")
+	wantError(t, target.Migrate(t.Context()), "has no schema", "CREATE DATABASE", "ordersync setup")
+}
+
 // A team's generated column with an index survives repeated setups, and is kept by syncing.
 func TestGeneratedColumn(t *testing.T) {
 	b := setup(t)
