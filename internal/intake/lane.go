@@ -48,7 +48,7 @@ type lane struct {
 	backoff  *backoff.ExponentialBackOff
 }
 
-// batch is what the next call carries.
+// batch is what the next call carries. It is valid until drop.
 func (l *lane) batch() []*record {
 	most := min(len(l.pending), maxCallEvents)
 	if l.atMost > 0 {
@@ -65,7 +65,7 @@ func (l *lane) batch() []*record {
 	return l.pending[:n]
 }
 
-// drop removes the first n records.
+// drop removes the first n records, and what batch gave of them.
 func (l *lane) drop(n int) {
 	clear(l.pending[:n])
 	l.pending = l.pending[n:]

@@ -180,9 +180,9 @@ func (l *lanes) send(n *lane, batch []*record) {
 		n.atMost = len(batch) / 2
 		l.rest(n, 0)
 	case refusedForSize(err):
+		l.bury(batch[0], order.ValueTooLarge, err.Error())
 		n.drop(1)
 		l.recovered(n)
-		l.bury(batch[0], order.ValueTooLarge, err.Error())
 		l.rest(n, time.Until(began.Add(callInterval)))
 	default:
 		l.failed(n, batch, err)

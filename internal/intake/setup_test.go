@@ -251,7 +251,15 @@ func (b *bundle) buried() []kafka.Message {
 	return all
 }
 
-// counters reads one metric's values, by its labels' values.
+// counted reads a counter.
+func counted(t *testing.T, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	require.NoError(t, c.Write(&m))
+	return m.GetCounter().GetValue()
+}
+
+// value reads a registered metric, summed over what has these values of labels.
 func value(t *testing.T, r *prometheus.Registry, name string, labels ...string) float64 {
 	t.Helper()
 	families, err := r.Gather()
