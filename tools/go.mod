@@ -1,3 +1,6 @@
+// The Temporal CLI, whose development server dev and tests use: "make setup" builds it. A module of
+// its own, because it pins the versions of a whole server: in the main module they would decide those
+// of the SDK and of everything else that is shipped.
 module ordersync/tools
 
 go 1.26

@@ -201,21 +201,31 @@ func produce(t *testing.T, broker net.Addr, topic string, n int) {
 	require.NoError(t, w.Close())
 }
 
-func countRecords(t *testing.T, broker net.Addr, topic string, partitions int) (n int) {
+func countRecords(t *testing.T, broker net.Addr, topic string, partitions int) int {
 	t.Helper()
+	n, err := records(t.Context(), broker, topic, partitions)
+	require.NoError(t, err)
+	return n
+}
+
+func records(ctx context.Context, broker net.Addr, topic string, partitions int) (n int, err error) {
 	var ask []kafka.OffsetRequest
 	for p := range partitions {
 		ask = append(ask, kafka.FirstOffsetOf(p), kafka.LastOffsetOf(p))
 	}
-	c := &kafka.Client{Addr: broker}
-	listed, err := c.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: ask}})
-	require.NoError(t, err)
-	require.Len(t, listed.Topics[topic], partitions)
+	listed, err := (&kafka.Client{Addr: broker}).ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: ask},
+	})
+	if err != nil {
+		return 0, err
+	}
 	for _, p := range listed.Topics[topic] {
-		require.NoError(t, p.Error)
+		if p.Error != nil {
+			return 0, p.Error
+		}
 		n += int(p.LastOffset - p.FirstOffset)
 	}
-	return n
+	return n, nil
 }
 
 func TestSecondStackIsRefused(t *testing.T) {

@@ -182,12 +182,19 @@ type mysqlServer struct {
 	mariaDB bool
 }
 
+// FindMySQL is the path of the server program StartMySQL runs, or an error in whose chain is
+// ErrMissing.
+func FindMySQL() (program string, err error) {
+	server, err := findMySQL()
+	return server.program, err
+}
+
 // findMySQL looks on the PATH and where Debian keeps servers, which is on root's PATH only.
 func findMySQL() (mysqlServer, error) {
 	for _, name := range []string{"mariadbd", "mysqld"} {
 		program, err := exec.LookPath(name)
 		if err != nil {
-			if program, err = exec.LookPath(filepath.Join("/usr/sbin", name)); err != nil {
+			if program, err = exec.LookPath("/usr/sbin/" + name); err != nil {
 				continue
 			}
 		}

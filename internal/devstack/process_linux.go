@@ -25,9 +25,9 @@ func lookUp(pid int) (process, bool) {
 		return process{}, false
 	}
 	// proc_pid_stat(5): the second field is the name in parentheses and may contain anything; the
-	// third is the state, the 22nd the start time in clock ticks since boot.
+	// third, here the first, is the state, the 22nd the start time in clock ticks since boot.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const state, started = 3 - 3, 22 - 3
+	const state, started = 0, 22 - 3
 	if len(fields) <= started || string(fields[state]) == "Z" {
 		return process{}, false
 	}

@@ -56,7 +56,7 @@ func StartTemporal(ctx context.Context, options TemporalOptions) (_ *Temporal, e
 	if err != nil {
 		return nil, err
 	}
-	program, err := findTemporal(ctx)
+	program, err := FindTemporal(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -206,17 +206,20 @@ func (d temporalDatabase) prepare() error {
 
 func (d temporalDatabase) complete() error { return writeFile(d.marker(), "") }
 
-// The Temporal CLI whose server is used: the version that `make setup` builds, and the oldest
-// server that one on the PATH may have.
-const (
-	TemporalCLI       = "v1.5.1"
-	temporalServerMin = "1.29"
-)
+// TemporalCLI is the version of the Temporal CLI that `make setup` builds; its server is 1.29.1.
+const TemporalCLI = "v1.5.1"
 
-// findTemporal is the `temporal` on the PATH if it is new enough, else the one `make setup` built.
-func findTemporal(ctx context.Context) (string, error) {
+// temporalServerMin is the oldest server that a `temporal` on the PATH may have.
+const temporalServerMin = "1.29"
+
+// BuiltTemporal is where `make setup` puts the program it builds.
+func BuiltTemporal() string { return filepath.Join(CacheDir(), "temporal-"+TemporalCLI) }
+
+// FindTemporal is the path of the program StartTemporal runs: the `temporal` on the PATH if it is new
+// enough, else the one `make setup` built, else an error in whose chain is ErrMissing.
+func FindTemporal(ctx context.Context) (program string, err error) {
 	var unfit string
-	for _, candidate := range []string{"temporal", filepath.Join(CacheDir(), "temporal-"+TemporalCLI)} {
+	for _, candidate := range []string{"temporal", BuiltTemporal()} {
 		program, err := exec.LookPath(candidate)
 		if err != nil {
 			continue
@@ -226,7 +229,7 @@ func findTemporal(ctx context.Context) (string, error) {
 			unfit = fmt.Sprintf("; %s does not tell its version: %v", program, err)
 			continue
 		}
-		if server := serverVersion.FindStringSubmatch(string(out)); server != nil && !older(server[1], temporalServerMin) {
+		if server := serverVersion.FindStringSubmatch(string(out)); len(server) == 2 && !older(server[1], temporalServerMin) {
 			return program, nil
 		}
 		unfit = fmt.Sprintf("; %s is %q, which is older than server %s", program, strings.TrimSpace(string(out)), temporalServerMin)
@@ -250,7 +253,7 @@ func older(a, b string) bool {
 }
 
 // CacheDir is where programs are kept that are fetched or built once for this user:
-// $XDG_CACHE_HOME/ordersync, by default ~/.cache/ordersync. The Makefile's rule is the same.
+// $XDG_CACHE_HOME/ordersync, by default ~/.cache/ordersync.
 func CacheDir() string {
 	cache := os.Getenv("XDG_CACHE_HOME")
 	if cache == "" {

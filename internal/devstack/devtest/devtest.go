@@ -27,7 +27,7 @@ import (
 var Keywords = []string{"OrderID", "Channel", "SyncStatus", "SyncError"}
 
 // KafkaVariable names the environment variable that makes Kafka use another broker than the
-// embedded one.
+// embedded one: "real" starts an Apache Kafka for the test binary, host:port is one that runs.
 const KafkaVariable = "ORDERSYNC_TEST_KAFKA"
 
 // shared is a server that all tests of a binary use.
@@ -61,6 +61,7 @@ func (s *shared[T]) stop() {
 var (
 	mysql    shared[*devstack.MySQL]
 	temporal shared[*devstack.Temporal]
+	apache   shared[*devstack.RealKafka]
 
 	// dir is one directory for the binary's shared servers.
 	dir = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "ordersync-test-") })
@@ -73,6 +74,7 @@ func Main(m *testing.M) {
 	code := m.Run()
 	temporal.stop()
 	mysql.stop()
+	apache.stop()
 	if path, err := dir(); err == nil {
 		_ = os.RemoveAll(path)
 	}
@@ -151,15 +153,26 @@ func TemporalPrivate(t testing.TB, options devstack.TemporalOptions) *devstack.T
 	return server
 }
 
-// Kafka is the brokers of an embedded cluster of the test's own, in memory and without topics. With
-// ORDERSYNC_TEST_KAFKA=host:port it is that broker instead, which all tests share: give topics and
-// groups names of their own.
+// Kafka is the brokers of an embedded cluster of the test's own, in memory and without topics. What
+// KafkaVariable names instead is shared by all tests: give topics and groups names of their own.
 func Kafka(t testing.TB) (brokers []string) {
 	t.Helper()
-	if broker := os.Getenv(KafkaVariable); broker != "" {
+	switch broker := os.Getenv(KafkaVariable); broker {
+	case "":
+		return KafkaEmbedded(t).Brokers()
+	case "real":
+		server, err := apache.get(func(ctx context.Context) (*devstack.RealKafka, error) {
+			path, err := dir()
+			if err != nil {
+				return nil, err
+			}
+			return devstack.StartRealKafka(ctx, devstack.RealKafkaOptions{Dir: path, Logger: errorLog()})
+		})
+		require(t, err)
+		return server.Brokers()
+	default:
 		return strings.Split(broker, ",")
 	}
-	return KafkaEmbedded(t).Brokers()
 }
 
 // KafkaEmbedded is an embedded cluster of the test's own whatever the environment says, for tests

@@ -1,0 +1,75 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# Further flags of `go test`: make test TESTFLAGS='-count=1 -v'
+TESTFLAGS ?=
+# Where `make dev` keeps its data.
+DATA_DIR ?= .ordersync
+
+LINT := go tool -modfile=tools/lint/go.mod
+
+## help            this list
+.PHONY: help
+help:
+	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
+
+## demo            the pipeline on a real order file: sets up, builds, loads, waits, shows an order, stops
+.PHONY: demo
+demo: setup build
+	@scripts/demo.sh
+
+## dev             the whole stack, left running on the usual ports with its data in DATA_DIR (.ordersync)
+.PHONY: dev
+dev: setup build
+	@exec bin/ordersync dev --data-dir $(DATA_DIR)
+
+## setup           install what is missing: a MariaDB server, the temporal CLI (built once, 3 minutes)
+.PHONY: setup
+setup:
+	@echo "setup: compiling; the first time this takes a minute or two"
+	@go run ./internal/devstack/setup
+
+## build           bin/ordersync, bin/worker and bin/starter
+.PHONY: build
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/ordersync ./worker ./starter
+
+## test            set up, then every test, against real servers that it starts and stops
+.PHONY: test
+test: setup vet
+	go test -timeout 20m $(TESTFLAGS) ./...
+
+## race            the tests under the race detector, without the longest ones (-short)
+.PHONY: race
+race: setup
+	@go run ./internal/devstack/setup race
+	CGO_ENABLED=1 go test -race -short -timeout 30m $(TESTFLAGS) ./...
+
+## test-real       the end-to-end tests against Apache Kafka 4.3; needs a JDK 17 and Maven
+.PHONY: test-real
+test-real: setup
+	@go run ./internal/devstack/setup kafka
+	ORDERSYNC_TEST_KAFKA=real go test -count=1 -timeout 30m $(TESTFLAGS) ./e2e/... ./internal/devstack
+
+## bench           orders/s of ordersync, of a naive bridge and of the engine's floor, three rounds each
+.PHONY: bench
+bench: setup
+	go run ./bench
+
+## vet             go vet
+.PHONY: vet
+vet:
+	go vet ./...
+
+## lint            golangci-lint (.golangci.yml), and workflowcheck: is the workflow deterministic?
+.PHONY: lint
+lint:
+	@echo "lint: building the linters takes two minutes the first time"
+	$(LINT) golangci-lint run ./...
+	$(LINT) workflowcheck -config tools/lint/workflowcheck.yaml ./workflows/...
+
+## fmt             gofmt, and imports in order
+.PHONY: fmt
+fmt:
+	$(LINT) golangci-lint fmt ./...

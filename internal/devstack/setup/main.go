@@ -1,0 +1,168 @@
+// Command setup installs what ordersync's development stack needs and this machine lacks, and says
+// what it does:
+//
+//	setup          a MariaDB server, with the platform's package manager; the temporal CLI, built from source
+//	setup race     a C compiler, which the race detector needs
+//	setup kafka    the jars of Apache Kafka, with Maven
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"ordersync/internal/devstack"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "setup:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, out io.Writer) error {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	switch strings.Join(args, " ") {
+	case "":
+		if err := database(ctx, out); err != nil {
+			return err
+		}
+		return temporal(ctx, out)
+	case "race":
+		return compiler(ctx, out)
+	case "kafka":
+		return devstack.FetchRealKafka(ctx, out)
+	default:
+		return fmt.Errorf("unknown arguments %q; known are none, race and kafka", args)
+	}
+}
+
+func database(ctx context.Context, out io.Writer) error {
+	_, err := devstack.FindMySQL()
+	if !errors.Is(err, devstack.ErrMissing) {
+		return err
+	}
+	fmt.Fprintln(out, "setup: there is no mariadbd or mysqld; installing MariaDB (the programs alone, no service)")
+	if err := install(ctx, out, map[string][]string{
+		"apt-get": {"mariadb-server-core", "mariadb-client-core"},
+		"dnf":     {"mariadb-server"},
+		"apk":     {"mariadb", "mariadb-client"},
+		"brew":    {"mariadb"},
+	}); err != nil {
+		return err
+	}
+	_, err = devstack.FindMySQL()
+	return err
+}
+
+func compiler(ctx context.Context, out io.Writer) error {
+	if _, err := exec.LookPath("gcc"); err == nil {
+		return nil
+	}
+	if _, err := exec.LookPath("clang"); err == nil {
+		return nil
+	}
+	fmt.Fprintln(out, "setup: there is no C compiler, which Go's race detector needs; installing gcc")
+	return install(ctx, out, map[string][]string{
+		"apt-get": {"gcc", "libc6-dev"},
+		"dnf":     {"gcc", "glibc-devel"},
+		"apk":     {"gcc", "musl-dev"},
+		"brew":    {"gcc"},
+	})
+}
+
+// managers are the package managers in the order they are looked for, with their commands.
+var managers = []struct {
+	name     string
+	commands [][]string // the last gets the packages
+	root     bool
+}{
+	{"apt-get", [][]string{{"update", "-q"}, {"install", "-qy", "--no-install-recommends"}}, true},
+	{"dnf", [][]string{{"install", "-qy"}}, true},
+	{"apk", [][]string{{"add", "--no-cache"}}, true},
+	{"brew", [][]string{{"install"}}, false},
+}
+
+// install installs packages, by the name they have with each package manager.
+func install(ctx context.Context, out io.Writer, packages map[string][]string) error {
+	for _, m := range managers {
+		if _, err := exec.LookPath(m.name); err != nil {
+			continue
+		}
+		for i, command := range m.commands {
+			command = append([]string{m.name}, command...)
+			if i == len(m.commands)-1 {
+				command = append(command, packages[m.name]...)
+			}
+			if m.root && os.Geteuid() != 0 {
+				command = append([]string{"sudo"}, command...)
+			}
+			fmt.Fprintln(out, "setup:", strings.Join(command, " "))
+			cmd := exec.CommandContext(ctx, command[0], command[1:]...)
+			cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, os.Stderr
+			if err := cmd.Run(); err != nil {
+				return fmt.Errorf("%s: %w", strings.Join(command, " "), err)
+			}
+		}
+		return nil
+	}
+	return errors.New("none of apt-get, dnf, apk and brew is here; install it by hand (for the database: mariadbd and mariadb-install-db, or mysqld)")
+}
+
+// temporal builds the Temporal CLI at the version of tools/go.mod.
+func temporal(ctx context.Context, out io.Writer) error {
+	if _, err := devstack.FindTemporal(ctx); !errors.Is(err, devstack.ErrMissing) {
+		return err
+	}
+	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("find the module: go env GOMOD: %w", err)
+	}
+	target := devstack.BuiltTemporal()
+	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "setup: building the temporal CLI %s from source, once: about 3 minutes on 2 cores the first time\n", devstack.TemporalCLI)
+	fresh := fmt.Sprintf("%s.new-%d", target, os.Getpid())
+	build := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(filepath.Dir(strings.TrimSpace(string(mod))), "tools"),
+		"-trimpath", "-ldflags", "-s -w -X github.com/temporalio/cli/temporalcli.Version="+strings.TrimPrefix(devstack.TemporalCLI, "v"),
+		"-o", fresh, "github.com/temporalio/cli/cmd/temporal")
+	build.Stdout, build.Stderr = out, os.Stderr
+	if err := withProgress(out, build.Run); err != nil {
+		return fmt.Errorf("build the temporal CLI: %w", errors.Join(err, os.RemoveAll(fresh)))
+	}
+	if err := os.Rename(fresh, target); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "setup: built", target)
+	_, err = devstack.FindTemporal(ctx)
+	return err
+}
+
+// withProgress says every 15 seconds that work is still going on.
+func withProgress(out io.Writer, work func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	begin := time.Now()
+	tick := time.NewTicker(15 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			fmt.Fprintf(out, "setup: still building, %s so far\n", time.Since(begin).Round(time.Second))
+		}
+	}
+}
