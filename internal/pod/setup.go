@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
 
 	"ordersync/internal/config"
@@ -41,24 +43,22 @@ func Setup(ctx context.Context, cfg config.Config, log *slog.Logger, o SetupOpti
 	if o.Wait == 0 {
 		o.Wait = time.Minute
 	}
-	var items []SetupItem
-	var problems []error
-	for _, part := range []func(context.Context, config.Config, *slog.Logger, SetupOptions) ([]SetupItem, error){
+	parts := []func(context.Context, config.Config, *slog.Logger, SetupOptions) ([]SetupItem, error){
 		setupTopics, setupSearchAttributes, setupSchema,
-	} {
-		made, err := part(ctx, cfg, log, o)
-		items = append(items, made...)
-		if err != nil {
-			problems = append(problems, err)
-		}
-		for _, item := range made {
-			log.Info("set up", "kind", item.Kind, "name", item.Name, "created", item.Created)
-			if item.Warning != "" {
-				log.Warn("not as it should be", "kind", item.Kind, "name", item.Name, "reason", item.Warning)
-			}
+	}
+	items, problems := make([][]SetupItem, len(parts)), make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		all.Go(func() { items[i], problems[i] = part(ctx, cfg, log, o) })
+	}
+	all.Wait()
+	for _, item := range slices.Concat(items...) {
+		log.Info("set up", "kind", item.Kind, "name", item.Name, "created", item.Created)
+		if item.Warning != "" {
+			log.Warn("not as it should be", "kind", item.Kind, "name", item.Name, "reason", item.Warning)
 		}
 	}
-	return items, errors.Join(problems...)
+	return slices.Concat(items...), errors.Join(problems...)
 }
 
 // awaitServer is waitFor with the limit of a set-up: somebody waits for it to end.

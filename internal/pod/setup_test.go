@@ -1,0 +1,91 @@
+package pod_test
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"ordersync/internal/devstack"
+	"ordersync/internal/pod"
+)
+
+func TestSetupCanBeRepeated(t *testing.T) {
+	// A server that knows no search attributes yet.
+	temporal, err := devstack.StartTemporal(t.Context(), devstack.TemporalOptions{Dir: t.TempDir(), Headless: true, InMemory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(temporal.Kill)
+	cfg := load(t, environ(t, "TEMPORAL_ADDRESS="+temporal.Address()))
+	log := slog.New(slog.DiscardHandler)
+
+	for _, created := range []bool{true, false} {
+		items, err := pod.Setup(t.Context(), cfg, log, pod.SetupOptions{Partitions: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds := map[string]int{}
+		for _, item := range items {
+			kinds[item.Kind]++
+			if item.Created != created {
+				t.Errorf("%+v, want created %v", item, created)
+			}
+			if item.Warning != "" {
+				t.Errorf("%+v", item)
+			}
+		}
+		if want := map[string]int{"topic": 4, "search_attribute": 4, "schema": 1}; !maps.Equal(kinds, want) {
+			t.Errorf("%v, want %v", kinds, want)
+		}
+	}
+
+	transport := pod.KafkaTransport(cfg)
+	defer transport.CloseIdleConnections()
+	kafkas := &kafka.Client{Addr: kafka.TCP(cfg.Kafka.Brokers...), Transport: transport}
+	answer, err := kafkas.Metadata(t.Context(), &kafka.MetadataRequest{Topics: cfg.Kafka.Topics.Names()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, topic := range answer.Topics {
+		if len(topic.Partitions) != 3 {
+			t.Errorf("topic %s has %d partitions", topic.Name, len(topic.Partitions))
+		}
+	}
+}
+
+func TestSetupLeavesTopicsAlone(t *testing.T) {
+	cfg := load(t, environ(t))
+	transport := pod.KafkaTransport(cfg)
+	defer transport.CloseIdleConnections()
+	kafkas := &kafka.Client{Addr: kafka.TCP(cfg.Kafka.Brokers...), Transport: transport}
+	if _, err := kafkas.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+		{Topic: cfg.Kafka.DeadLetterTopic, NumPartitions: 2, ReplicationFactor: 1},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	items, err := pod.Setup(t.Context(), cfg, slog.New(slog.DiscardHandler), pod.SetupOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(items, func(i pod.SetupItem) bool { return i.Name == cfg.Kafka.DeadLetterTopic })
+	if i < 0 || items[i].Created || !strings.Contains(items[i].Warning, "raise it to 16777216") {
+		t.Errorf("%+v", items)
+	}
+}
+
+// One server that is down must not keep the others from being set up.
+func TestSetupGoesOn(t *testing.T) {
+	cfg := load(t, environ(t, "KAFKA_BROKERS=127.0.0.1:1"))
+	items, err := pod.Setup(t.Context(), cfg, slog.New(slog.DiscardHandler), pod.SetupOptions{Wait: 2 * time.Second})
+	if err == nil || !strings.Contains(err.Error(), "Kafka was not ready within 2s") || !strings.Contains(err.Error(), "KAFKA_BROKERS") {
+		t.Errorf("got %v", err)
+	}
+	if !slices.ContainsFunc(items, func(i pod.SetupItem) bool { return i.Kind == "schema" }) {
+		t.Errorf("the schema was not set up: %+v", items)
+	}
+}
