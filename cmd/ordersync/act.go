@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"ordersync/internal/operator"
+	"ordersync/internal/order"
+	"ordersync/internal/pod"
+	"ordersync/workflows"
+)
+
+// signalFlags are those that every operator signal takes.
+type signalFlags struct{ eventID, reason string }
+
+func (f *signalFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.eventID, "event-id", "", "only if the order is stuck on this event")
+	c.Flags().StringVar(&f.reason, "reason", "", "why, for those who look at the order later")
+}
+
+func (a *app) retryCommand() *cobra.Command {
+	var f signalFlags
+	c := &cobra.Command{
+		Use:     "retry ID",
+		GroupID: "operate",
+		Short:   "Try the event an order is stuck on again, at once",
+		Long: `Tries the event an order is stuck on again, at once: after the shop's database was mended, or to
+hurry a retry. If the order is not stuck, nothing happens and the command fails.`,
+		Example: `  ordersync retry 536365
+  ordersync retry 536365 --reason 'constraint dropped'`,
+		Args: oneArgument("a sync_id"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.act(c.Context(), args[0], workflows.SignalRetry, workflows.Retry{EventID: f.eventID, Reason: f.reason})
+		},
+	}
+	f.add(c)
+	return a.withOutput(c)
+}
+
+func (a *app) skipCommand() *cobra.Command {
+	var f signalFlags
+	c := &cobra.Command{
+		Use:     "skip ID",
+		GroupID: "operate",
+		Short:   "Give up the event an order is stuck on, for good",
+		Long: `Gives up the event an order is stuck on and goes on with the next. The event stands in the ledger as
+skipped, which is final: to undo it, publish the event again under a new event_id.`,
+		Example: `  ordersync skip 536365 --reason 'cancelled by the customer'
+  ordersync skip 536365 --event-id 13a01de0-c9da-593a-8997-9372804d022b`,
+		Args: oneArgument("a sync_id"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.act(c.Context(), args[0], workflows.SignalSkip, workflows.Skip{EventID: f.eventID, Reason: f.reason})
+		},
+	}
+	f.add(c)
+	return a.withOutput(c)
+}
+
+func (a *app) amendCommand() *cobra.Command {
+	var f signalFlags
+	var data, file string
+	c := &cobra.Command{
+		Use:     "amend ID (--data JSON | --data-file FILE)",
+		GroupID: "operate",
+		Short:   "Replace the data of the event an order is stuck on, and try it",
+		Long: `Replaces the data of the event an order is stuck on, all of it, and tries the event with that. Its
+kind, version and identity stay.`,
+		Example: `  ordersync amend 536365 --data '{"total":139.12}'
+  ordersync amend 536365 --data-file mended.json --reason 'negative total'
+  jq .data event.json | ordersync amend 536365 --data-file -`,
+		Args: oneArgument("a sync_id"),
+		RunE: func(c *cobra.Command, args []string) error {
+			raw, err := a.amendment(c, data, file)
+			if err != nil {
+				return err
+			}
+			return a.act(c.Context(), args[0], workflows.SignalAmend, workflows.Amend{EventID: f.eventID, Reason: f.reason, Data: raw})
+		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&data, "data", "", "the new data, a JSON value")
+	c.Flags().StringVar(&file, "data-file", "", "the file that has it; - is standard input")
+	return a.withOutput(c)
+}
+
+// amendment reads the new data and makes sure that it is some.
+func (a *app) amendment(c *cobra.Command, data, file string) (json.RawMessage, error) {
+	inline, fromFile := c.Flags().Changed("data"), c.Flags().Changed("data-file")
+	if inline == fromFile {
+		return nil, errors.New("give the new data either by --data JSON or by --data-file FILE")
+	}
+	raw := []byte(data)
+	if fromFile {
+		in, _, err := a.open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer in.Close()
+		if raw, err = io.ReadAll(io.LimitReader(in, order.MaxValue+1)); err != nil {
+			return nil, err
+		}
+	}
+	if len(raw) > order.MaxValue {
+		return nil, fmt.Errorf("the data has more than %d bytes, which no event may have", order.MaxValue)
+	}
+	parsed, err := order.ParseData(raw)
+	if err != nil {
+		return nil, fmt.Errorf("the new data is not usable: %w", err)
+	}
+	return parsed, nil
+}
+
+// act sends an operator's signal and shows what came of it.
+func (a *app) act(ctx context.Context, arg, signal string, input any) error {
+	id, err := syncID(arg)
+	if err != nil {
+		return err
+	}
+	cfg, err := a.config(ctx, temporalAddress)
+	if err != nil {
+		return err
+	}
+	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+
+	effect, err := operator.Act(ctx, temporal, id, signal, input)
+	switch {
+	case errors.Is(err, operator.ErrNoWorkflow):
+		return fmt.Errorf("order %s has no running workflow, so it is not stuck on anything; see %s", id, a.hint("order "+id))
+	case errors.Is(err, operator.ErrNoWorker):
+		return fmt.Errorf("the %s is with Temporal and takes effect as soon as a worker runs; %w", signal, err)
+	case err != nil:
+		return err
+	}
+	err = a.print(effect, func(out io.Writer) error {
+		if _, err := fmt.Fprintf(out, "order %s: %s\n", id, effect.Action.Effect); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(out, "now %s: %s\n", effect.State.Status, effect.State.NextStep)
+		return err
+	})
+	switch s := effect.State; {
+	case err != nil:
+		return err
+	case !effect.Done():
+		return fmt.Errorf("the %s did nothing: %s", signal, effect.Action.Effect)
+	case s.Status == workflows.StateBlocked, s.Status == workflows.StateRetrying:
+		return fmt.Errorf("order %s is %s, on %s; see %s", id, s.Status, s.Reason, a.hint("order "+id))
+	}
+	return nil
+}

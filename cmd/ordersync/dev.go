@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/spf13/cobra"
+
+	"ordersync/internal/config"
+	"ordersync/internal/devstack"
+	"ordersync/internal/pod"
+	"ordersync/internal/telemetry"
+)
+
+func (a *app) devCommand() *cobra.Command {
+	var d dev
+	c := &cobra.Command{
+		Use:     "dev",
+		GroupID: "stack",
+		Short:   "Run Kafka, Temporal, MySQL and ordersync on this machine",
+		Long: `Runs everything on this machine, in one directory: an embedded Kafka, Temporal's development server, a
+private MariaDB or MySQL, and in this process a starter and a worker. When all is ready it writes the
+addresses to the file env in that directory, where the other commands find them.
+
+The data stays in the directory: after a Ctrl-C, or a kill -9, a start with the same directory goes on
+where it was. It needs "temporal" and mariadbd or mysqld, which make setup installs. It is no way
+to run ordersync for real: it does not survive a power cut, and its passwords are public.
+
+KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded server with yours.` + environment(),
+		Example: `  ordersync dev
+  ordersync dev --data-dir /tmp/orders --kafka-port 0 --temporal-port 0 --ui-port 0 --mysql-port 0`,
+		Args: noArguments,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d.app = a
+			return d.run(c.Context())
+		},
+	}
+	port := func(p *int, name string, value int, what string) {
+		c.Flags().IntVar(p, name, value, what+"; 0 is a free one")
+	}
+	port(&d.kafkaPort, "kafka-port", 9092, "port of Kafka")
+	port(&d.temporalPort, "temporal-port", 7233, "port of Temporal")
+	port(&d.uiPort, "ui-port", 8233, "port of Temporal's Web UI")
+	port(&d.mysqlPort, "mysql-port", 3306, "port of MySQL")
+	c.Flags().BoolVar(&d.noPipeline, "no-pipeline", false, "run the servers only, without starter and worker")
+	return c
+}
+
+// dev is a stack for one person.
+type dev struct {
+	*app
+	kafkaPort, temporalPort, uiPort, mysqlPort int
+	noPipeline                                 bool
+
+	dir    string // dataDir, absolute
+	health string // address of the health server
+}
+
+// stopLimit bounds the stop of the servers.
+const stopLimit = 45 * time.Second
+
+func (d *dev) run(ctx context.Context) (err error) {
+	for flag, port := range map[string]int{"kafka": d.kafkaPort, "temporal": d.temporalPort, "ui": d.uiPort, "mysql": d.mysqlPort} {
+		if port < 0 || port > 65535 {
+			return fmt.Errorf("--%s-port %d: give a port from 1 to 65535, or 0 for a free one", flag, port)
+		}
+	}
+	if d.dir, err = filepath.Abs(d.dataDir); err != nil {
+		return err
+	}
+	given, err := config.Load(d.devEnviron(nil))
+	if err != nil {
+		return err
+	}
+	logs, err := openLog(filepath.Join(d.dir, "logs", "ordersync.log"))
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+	log := slog.New(slog.NewMultiHandler(telemetry.NewLogger(logs, given.LogLevel).Handler(), readable(d.stderr)))
+
+	began := time.Now()
+	d.announce()
+	stack, err := devstack.Start(ctx, devstack.Options{
+		Dir: d.dir, KafkaPort: d.kafkaPort, TemporalPort: d.temporalPort, UIPort: d.uiPort, MySQLPort: d.mysqlPort,
+		KafkaBrokers: given.Kafka.Brokers, TemporalAddress: d.ownTemporal(given), MySQLDSN: string(given.MySQL.DSN),
+		Logger: log,
+	})
+	if err != nil {
+		return interrupted(ctx, err)
+	}
+	defer func() {
+		d.note("stopping the servers …")
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+		defer cancel()
+		if err = errors.Join(err, stack.Stop(stopping)); err == nil {
+			d.note("stopped; the data is in %s", d.dir)
+		}
+	}()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case died := <-stack.Died():
+			cancel(died)
+		case <-ctx.Done():
+		}
+	}()
+	err = d.pipeline(ctx, stack, log, func() {
+		if err := stack.WriteEnv(); err != nil {
+			cancel(err)
+			return
+		}
+		d.note("ready after %.0f s", time.Since(began).Seconds())
+		d.welcome(stack)
+	})
+	if cause := context.Cause(ctx); ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
+		return errors.Join(cause, err) // a server died
+	}
+	return interrupted(ctx, err)
+}
+
+// interrupted takes an error for what it is after a Ctrl-C: the end that was asked for.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// devEnviron is the environment of the pipeline: what is set, the servers, and what differs in dev.
+func (d *dev) devEnviron(servers map[string]string) map[string]string {
+	environ := map[string]string{
+		"HTTP_ADDRESS": "127.0.0.1:0", // several stacks may run
+	}
+	if servers != nil {
+		environ["EAGER_START"] = "true" // starter and worker are one process
+	}
+	maps.Copy(environ, d.environ)
+	maps.Copy(environ, servers)
+	return environ
+}
+
+// ownTemporal is the Temporal server that the environment names, empty if it names none.
+func (d *dev) ownTemporal(cfg config.Config) string {
+	if !d.given(temporalAddress) {
+		return ""
+	}
+	return cfg.Temporal.Client.HostPort
+}
+
+// pipeline prepares the servers and runs starter and worker until ctx ends.
+func (d *dev) pipeline(ctx context.Context, stack *devstack.Stack, log *slog.Logger, ready func()) error {
+	cfg, err := config.Load(d.devEnviron(map[string]string{
+		kafkaBrokers: strings.Join(stack.KafkaBrokers(), ","), temporalAddress: stack.TemporalAddress(), mysqlDSN: stack.MySQLDSN(),
+	}))
+	if err != nil {
+		return err
+	}
+	if _, err := pod.Setup(ctx, cfg, log, pod.SetupOptions{}); err != nil {
+		return err
+	}
+	if d.noPipeline {
+		ready()
+		<-ctx.Done()
+		return nil
+	}
+	err = pod.RunBoth(ctx, cfg, log, pod.OnListening(func(address string) { d.health = address }), pod.OnReady(ready))
+	if ctx.Err() != nil {
+		d.note("starter and worker have stopped")
+	}
+	return err
+}
+
+// announce says what is started, and what is not because the environment names another.
+func (d *dev) announce() {
+	var own []string
+	for _, server := range []struct{ name, variable string }{
+		{"Kafka", kafkaBrokers}, {"Temporal", temporalAddress}, {"MySQL", mysqlDSN},
+	} {
+		if d.given(server.variable) {
+			d.note("%s is set: that server is used, and no embedded %s started (to have one, unset it)", server.variable, server.name)
+			continue
+		}
+		own = append(own, server.name)
+	}
+	if len(own) > 0 {
+		d.note("starting %s in %s …", strings.Join(own, ", "), d.dir)
+	}
+}
+
+// welcome says where everything is and what to do with it.
+func (d *dev) welcome(stack *devstack.Stack) {
+	out := d.stdout
+	fmt.Fprintln(out)
+	t := newTable(out)
+	if ui := stack.UIAddress(); ui != "" {
+		t.row("  Temporal Web UI", ui)
+	}
+	t.row("  Temporal", stack.TemporalAddress())
+	t.row("  Kafka", strings.Join(stack.KafkaBrokers(), ","))
+	t.row("  MySQL", shownDSN(stack.MySQLDSN()))
+	if line := clientLine(stack.MySQLDSN()); line != "" {
+		t.row("", line)
+	}
+	if d.health != "" {
+		t.row("  health, metrics", "http://"+d.health+"/readyz, http://"+d.health+"/metrics")
+	}
+	t.row("  logs", filepath.Join(d.dir, "logs"))
+	t.row("  for a shell", ". "+devstack.EnvFile(d.dir))
+	_ = t.flush() // the terminal is gone, if anything; the stack runs on
+	fmt.Fprintf(out, "\nTry next, in another terminal:\n\n")
+	if d.noPipeline {
+		fmt.Fprintf(out, "  . %s; bin/worker & bin/starter &\n", devstack.EnvFile(d.dir))
+	}
+	fmt.Fprintf(out, "  %s | %s\n", d.bare("simulate 100 --seed 1"), d.hint("load -"))
+	for _, next := range []string{"wait", "order 10000001", "blocked"} {
+		fmt.Fprintf(out, "  %s\n", d.hint(next))
+	}
+	fmt.Fprintf(out, "\nCtrl-C stops everything; the data stays.\n")
+}
+
+// shownDSN is a DSN without its password.
+func shownDSN(dsn string) string {
+	parsed, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return "MYSQL_DSN"
+	}
+	if parsed.Passwd != "" {
+		parsed.Passwd = "***"
+	}
+	return parsed.FormatDSN()
+}
+
+// clientLine is how to look into the database from a shell.
+func clientLine(dsn string) string {
+	parsed, err := mysql.ParseDSN(dsn)
+	if err != nil || parsed.Net != "tcp" {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(parsed.Addr)
+	if err != nil {
+		return ""
+	}
+	password := ""
+	if parsed.Passwd != "" {
+		password = " -p"
+	}
+	return fmt.Sprintf("mariadb -h %s -P %s -u %s%s %s", host, port, parsed.User, password, parsed.DBName)
+}

@@ -1,0 +1,119 @@
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
+
+	"ordersync/workflows"
+)
+
+// StuckQuery finds every stuck order in Temporal's visibility store, also when pasted into the Web
+// UI. A closed run keeps its search attributes, so the status is asked for as well.
+const StuckQuery = `SyncStatus IN ("retrying","blocked") AND ExecutionStatus="Running"`
+
+const blockedQuery = `SyncStatus="blocked" AND ExecutionStatus="Running"`
+
+// StuckOrder is an order that is retrying or blocked.
+type StuckOrder struct {
+	SyncID  string `json:"sync_id"`
+	Channel string `json:"channel"`
+	Status  string `json:"status"` // retrying or blocked
+	// Reason is the type of the error it is stuck on.
+	Reason string `json:"reason"`
+	// Since and what follows are the workflow's own answer; absent where no worker gave one.
+	Since     *time.Time              `json:"since,omitempty"`
+	Step      *workflows.PendingEvent `json:"step,omitempty"`
+	LastError string                  `json:"last_error,omitempty"`
+	Pending   int                     `json:"pending_count,omitempty"`
+}
+
+// pageSize is how many workflows are listed in one call, the server's own default limit.
+const pageSize = 1000
+
+// Stuck lists up to limit orders that are stuck, as the visibility store knows them: it may be a
+// few milliseconds behind. more tells that there are further ones.
+func Stuck(ctx context.Context, c client.Client, limit int) (orders []StuckOrder, more bool, err error) {
+	err = list(ctx, c, StuckQuery, min(limit+1, pageSize), func(o StuckOrder) bool {
+		if more = len(orders) == limit; !more {
+			orders = append(orders, o)
+		}
+		return !more
+	})
+	return orders, more, err
+}
+
+// Blocked are the sync_ids of all orders that are blocked.
+func Blocked(ctx context.Context, c client.Client) (map[string]bool, error) {
+	blocked := map[string]bool{}
+	err := list(ctx, c, blockedQuery, pageSize, func(o StuckOrder) bool {
+		blocked[o.SyncID] = true
+		return true
+	})
+	return blocked, err
+}
+
+func list(ctx context.Context, c client.Client, query string, page int, each func(StuckOrder) bool) error {
+	request := &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: int32(page)}
+	for {
+		answer, err := listPage(ctx, c, request)
+		if err != nil {
+			return fmt.Errorf("ask Temporal for the stuck orders: %w; if it does not know a search attribute, run `ordersync setup`", err)
+		}
+		for _, info := range answer.GetExecutions() {
+			if !each(StuckOrder{
+				SyncID: syncIDOf(info.GetExecution().GetWorkflowId()), Channel: keyword(info, workflows.Channel.GetName()),
+				Status: keyword(info, workflows.SyncStatus.GetName()), Reason: keyword(info, workflows.SyncError.GetName()),
+			}) {
+				return nil
+			}
+		}
+		if request.NextPageToken = answer.GetNextPageToken(); len(request.NextPageToken) == 0 {
+			return nil
+		}
+	}
+}
+
+func listPage(ctx context.Context, c client.Client, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return c.ListWorkflow(ctx, r)
+}
+
+// Detail asks each order what it is stuck on and since when, several at once. It gives up at the
+// first that no worker answers for, with ErrNoWorker: the others would take as long.
+func Detail(ctx context.Context, c client.Client, orders []StuckOrder) error {
+	const atOnce = 8
+	var noWorker atomic.Bool
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for i := range orders {
+		group.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			state, err := State(ctx, c, orders[i].SyncID)
+			switch {
+			case errors.Is(err, ErrNoWorker):
+				noWorker.Store(true)
+				return err
+			case err != nil:
+				return nil // it has got going, or ended, since it was listed
+			}
+			orders[i].Since, orders[i].Step = state.StuckSince, state.Step
+			orders[i].LastError, orders[i].Pending = state.LastError, state.PendingCount
+			return nil
+		})
+	}
+	err := group.Wait()
+	if noWorker.Load() {
+		return ErrNoWorker
+	}
+	return err
+}

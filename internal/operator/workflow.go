@@ -1,0 +1,147 @@
+// Package operator is what a person can see of an order's workflow and do to it: find the stuck
+// orders, ask one what it waits for, and send retry, skip or amend and see what came of it.
+package operator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"ordersync/workflows"
+)
+
+// Limits of one question to Temporal.
+const (
+	callTimeout = 10 * time.Second
+	// queryTimeout is how long a worker has to answer. Without one the server waits for it.
+	queryTimeout = 5 * time.Second
+)
+
+// ErrNoWorkflow is the error for an order without a workflow, or without a running one where that is
+// needed.
+var ErrNoWorkflow = errors.New("the order has no workflow")
+
+// ErrNoWorker is the error of a question that only a worker can answer, when none does in time.
+var ErrNoWorker = errors.New("no worker answers: is one running (ordersync dev, or the worker pods)?")
+
+// Workflow is an order's workflow as the Temporal server knows it.
+type Workflow struct {
+	ID        string     `json:"id"`
+	RunID     string     `json:"run_id"`
+	Status    string     `json:"status"` // Running, Completed, …
+	StartedAt time.Time  `json:"started_at"`
+	ClosedAt  *time.Time `json:"closed_at,omitempty"`
+	// SyncStatus and SyncError are the search attributes; empty for an order that is not stuck. A
+	// closed run keeps its last ones.
+	SyncStatus string `json:"sync_status,omitempty"`
+	SyncError  string `json:"sync_error,omitempty"`
+	// Attempts are the activities that are being retried.
+	Attempts []Attempt `json:"attempts"`
+}
+
+// Attempt is an activity under way or waiting for its next attempt.
+type Attempt struct {
+	Activity    string     `json:"activity"`
+	Attempt     int32      `json:"attempt"`
+	LastFailure string     `json:"last_failure,omitempty"`
+	LastStarted *time.Time `json:"last_started,omitempty"`
+	NextAttempt *time.Time `json:"next_attempt,omitempty"`
+}
+
+// Running tells whether the workflow has not ended.
+func (w Workflow) Running() bool {
+	return w.Status == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING.String()
+}
+
+// Describe asks the server for an order's last run. It needs no worker. Its error is ErrNoWorkflow
+// where there is none, or none any more.
+func Describe(ctx context.Context, c client.Client, syncID string) (Workflow, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	id := workflows.WorkflowID(syncID)
+	d, err := c.DescribeWorkflowExecution(ctx, id, "")
+	if notFound := new(serviceerror.NotFound); errors.As(err, &notFound) {
+		return Workflow{}, ErrNoWorkflow
+	}
+	if err != nil {
+		return Workflow{}, fmt.Errorf("ask Temporal for workflow %s: %w", id, err)
+	}
+	info := d.GetWorkflowExecutionInfo()
+	w := Workflow{
+		ID: id, RunID: info.GetExecution().GetRunId(), Status: info.GetStatus().String(),
+		StartedAt: info.GetStartTime().AsTime(), ClosedAt: instant(info.GetCloseTime()), Attempts: []Attempt{},
+		SyncStatus: keyword(info, workflows.SyncStatus.GetName()), SyncError: keyword(info, workflows.SyncError.GetName()),
+	}
+	for _, a := range d.GetPendingActivities() {
+		w.Attempts = append(w.Attempts, Attempt{
+			Activity: a.GetActivityType().GetName(), Attempt: a.GetAttempt(), LastFailure: a.GetLastFailure().GetMessage(),
+			LastStarted: instant(a.GetLastStartedTime()), NextAttempt: instant(a.GetNextAttemptScheduleTime()),
+		})
+	}
+	return w, nil
+}
+
+// State asks a worker what the order waits for. The error is ErrNoWorkflow or ErrNoWorker where one
+// is missing.
+func State(ctx context.Context, c client.Client, syncID string) (workflows.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	var state workflows.State
+	answer, err := c.QueryWorkflow(ctx, workflows.WorkflowID(syncID), "", workflows.QueryState)
+	if err == nil {
+		err = answer.Get(&state)
+	}
+	var (
+		notFound *serviceerror.NotFound
+		deadline *serviceerror.DeadlineExceeded
+		noPoller *serviceerror.FailedPrecondition
+		notReady *serviceerror.WorkflowNotReady
+	)
+	switch {
+	case err == nil:
+		return state, nil
+	case errors.As(err, &notFound):
+		return workflows.State{}, ErrNoWorkflow
+	case errors.As(err, &deadline), errors.As(err, &noPoller), errors.As(err, &notReady), ctx.Err() != nil:
+		return workflows.State{}, fmt.Errorf("%w (%w)", ErrNoWorker, err)
+	default:
+		return workflows.State{}, fmt.Errorf("ask order %s for its state: %w", syncID, err)
+	}
+}
+
+// keyword reads a search attribute of type Keyword; empty if it is unset.
+func keyword(info *workflowpb.WorkflowExecutionInfo, name string) string {
+	return keywordIn(info.GetSearchAttributes(), name)
+}
+
+func keywordIn(attributes *commonpb.SearchAttributes, name string) string {
+	var value string
+	if p, ok := attributes.GetIndexedFields()[name]; ok {
+		// One that is no string is none that ordersync has set.
+		_ = converter.GetDefaultDataConverter().FromPayload(p, &value)
+	}
+	return value
+}
+
+func instant(t *timestamppb.Timestamp) *time.Time {
+	if t == nil {
+		return nil
+	}
+	at := t.AsTime()
+	return &at
+}
+
+// syncIDOf is the order of a workflow.
+func syncIDOf(workflowID string) string {
+	return strings.TrimPrefix(workflowID, workflows.WorkflowID(""))
+}

@@ -1,0 +1,405 @@
+package settle
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"ordersync/internal/order"
+	"ordersync/internal/target"
+)
+
+// Tally ticks events off, one by one. It keeps an identity for each, some hundred bytes, and not the
+// events. It is pure: what Kafka, the ledger and Temporal say is told to it. Not for use by
+// several goroutines at once.
+type Tally struct {
+	orders  []string
+	orderOf map[string]int32
+	topics  []string
+	topicOf map[string]int16
+	events  []event
+	eventOf map[identity]int32
+	open    []int32 // events still outstanding, in no order
+	// The last look-up was for open[asked:cursor]; the next goes on at cursor.
+	asked, cursor int
+
+	rejected map[place]*rejection
+	letters  letters
+
+	records    int
+	duplicates int
+	settled    [states]int
+	rejections int // rejected records whose dead letter is there
+	invoices   int // applied ones
+
+	first, last time.Time // broker timestamp of the first record, last commit
+	latencies   []uint32  // ms from broker timestamp to commit
+}
+
+// state is what became of an event so far.
+type state uint8
+
+const (
+	outstanding state = iota
+	applied
+	stale
+	skipped
+	deadLettered
+	states
+)
+
+// identity is an event's, with the order's number for its id.
+type identity struct {
+	order int32
+	id    uuid.UUID
+}
+
+// place is a record's, with the topic's number for its name.
+type place struct {
+	offset    int64
+	partition int32
+	topic     int16
+}
+
+type event struct {
+	identity
+	place       // of its newest record
+	at    int64 // that record's timestamp, Unix milliseconds
+	state state
+	kind  uint8 // order.Kind.Rank
+}
+
+type rejection struct {
+	at           time.Time
+	deadLettered bool
+}
+
+// letters are the dead letters seen so far.
+type letters struct {
+	// byPlace has the timestamp of the record at the place that the letter stands for. It tells a
+	// topic made anew from the old one.
+	byPlace map[place]time.Time
+	// byEvent has the newest letter of each event.
+	byEvent map[identity]letter
+	// unticked tells that letters came since they were last ticked off.
+	unticked bool
+}
+
+type letter struct {
+	place       // of the record it stands for
+	at    int64 // its own timestamp, Unix milliseconds
+}
+
+// covers tells whether a dead letter settles the event: not if the event was published anew since,
+// to be tried again. A duplicate that came between event and letter went with it.
+func (l letter) covers(e *event) bool {
+	return newer(l.place, e.place) || l.at >= e.at
+}
+
+// NewTally is an empty one.
+func NewTally() *Tally {
+	return &Tally{
+		orderOf: map[string]int32{}, topicOf: map[string]int16{}, eventOf: map[identity]int32{},
+		rejected: map[place]*rejection{},
+		letters:  letters{byPlace: map[place]time.Time{}, byEvent: map[identity]letter{}},
+	}
+}
+
+// Published notes the record of an event. The same event again is a duplicate.
+func (t *Tally) Published(e order.Event) {
+	t.record(e.Source.ReceivedAt)
+	id := identity{t.orderNumber(e.SyncID), e.ID}
+	at := t.place(e.Source)
+	if i, again := t.eventOf[id]; again {
+		t.duplicates++
+		if known := &t.events[i]; newer(at, known.place) {
+			known.place, known.at = at, e.Source.ReceivedAt.UnixMilli()
+		}
+		return
+	}
+	t.eventOf[id] = int32(len(t.events))
+	t.open = append(t.open, int32(len(t.events)))
+	t.events = append(t.events, event{identity: id, place: at, at: e.Source.ReceivedAt.UnixMilli(), kind: uint8(e.Kind.Rank())})
+}
+
+// Rejected notes a record that is no event; only a dead letter settles it.
+func (t *Tally) Rejected(source order.Source) {
+	t.record(source.ReceivedAt)
+	t.rejected[t.place(source)] = &rejection{at: source.ReceivedAt}
+}
+
+func (t *Tally) record(at time.Time) {
+	t.records++
+	if t.first.IsZero() || at.Before(t.first) {
+		t.first = at
+	}
+}
+
+// newer tells whether a comes after b. Between partitions there is no order; the later told wins.
+func newer(a, b place) bool {
+	return a.topic != b.topic || a.partition != b.partition || a.offset >= b.offset
+}
+
+// DeadLetter notes a dead letter written at a time: the source of the record it stands for, and the
+// event in its value, nil if there is none. It may come before or after that record is noted.
+func (t *Tally) DeadLetter(written time.Time, source order.Source, e *order.Event) {
+	l := letter{place: t.place(source), at: written.UnixMilli()}
+	t.letters.byPlace[l.place] = source.ReceivedAt
+	t.letters.unticked = true
+	if e == nil {
+		return
+	}
+	id := identity{t.orderNumber(e.SyncID), e.ID}
+	if before, ok := t.letters.byEvent[id]; !ok || newer(l.place, before.place) {
+		t.letters.byEvent[id] = l
+	}
+}
+
+// TickDeadLetters ticks off what the dead letters noted so far settle.
+func (t *Tally) TickDeadLetters() {
+	if !t.letters.unticked {
+		return
+	}
+	t.letters.unticked = false
+	for at, r := range t.rejected {
+		if of, ok := t.letters.byPlace[at]; ok && !r.deadLettered && of.Equal(r.at) {
+			r.deadLettered = true
+			t.rejections++
+		}
+	}
+	t.open = slices.DeleteFunc(t.open, func(i int32) bool {
+		e := &t.events[i]
+		if l, ok := t.letters.byEvent[e.identity]; !ok || !l.covers(e) {
+			if at, ok := t.letters.byPlace[e.place]; !ok || at.UnixMilli() != e.at {
+				return false
+			}
+		}
+		e.state = deadLettered
+		t.settled[deadLettered]++
+		return true
+	})
+	t.asked, t.cursor = 0, 0
+}
+
+// Next hands out up to n outstanding events to look up, going round all of them.
+func (t *Tally) Next(n int) []target.EventKey {
+	if t.cursor >= len(t.open) {
+		t.cursor = 0
+	}
+	t.asked = t.cursor
+	t.cursor = min(t.cursor+n, len(t.open))
+	keys := make([]target.EventKey, 0, t.cursor-t.asked)
+	for _, i := range t.open[t.asked:t.cursor] {
+		e := t.events[i]
+		keys = append(keys, target.EventKey{SyncID: t.orders[e.order], ID: e.id})
+	}
+	return keys
+}
+
+// Tick ticks off the events that the ledger has, of those that Next handed out last, and tells how
+// many.
+func (t *Tally) Tick(found map[target.EventKey]target.Entry) int {
+	t.asked, t.cursor = min(t.asked, len(t.open)), min(t.cursor, len(t.open))
+	before := len(t.open)
+	window := slices.DeleteFunc(slices.Clone(t.open[t.asked:t.cursor]), func(i int32) bool {
+		e := &t.events[i]
+		entry, ok := found[target.EventKey{SyncID: t.orders[e.order], ID: e.id}]
+		if ok {
+			t.tick(e, entry)
+		}
+		return ok
+	})
+	t.open = slices.Replace(t.open, t.asked, t.cursor, window...)
+	t.cursor = t.asked + len(window)
+	return before - len(t.open)
+}
+
+func (t *Tally) tick(e *event, entry target.Entry) {
+	switch entry.Outcome {
+	case order.Applied:
+		e.state = applied
+		if order.Invoice.Rank() == int(e.kind) {
+			t.invoices++
+		}
+	case order.Stale:
+		e.state = stale
+	default:
+		e.state = skipped
+	}
+	t.settled[e.state]++
+	if entry.AppliedAt.After(t.last) {
+		t.last = entry.AppliedAt
+	}
+	took := max(0, entry.Latency().Milliseconds())
+	t.latencies = append(t.latencies, uint32(min(took, math.MaxUint32)))
+}
+
+// Behind counts the outstanding events that belong to one of the orders, and those orders.
+func (t *Tally) Behind(blocked map[string]bool) (events, orders int) {
+	if len(blocked) == 0 {
+		return 0, 0
+	}
+	seen := map[int32]bool{}
+	for _, i := range t.open {
+		if number := t.events[i].order; blocked[t.orders[number]] {
+			events++
+			seen[number] = true
+		}
+	}
+	return events, len(seen)
+}
+
+// Outstanding counts the events and rejected records that are not settled.
+func (t *Tally) Outstanding() int { return len(t.open) + len(t.rejected) - t.rejections }
+
+// Open counts the events that are not ticked off.
+func (t *Tally) Open() int { return len(t.open) }
+
+// Total counts what there is to settle: the events and the rejected records.
+func (t *Tally) Total() int { return len(t.events) + len(t.rejected) }
+
+// Waiting is something that is not settled.
+type Waiting struct {
+	SyncID    string     `json:"sync_id,omitempty"`
+	EventID   *uuid.UUID `json:"event_id,omitempty"`
+	Kind      order.Kind `json:"event,omitempty"`
+	Topic     string     `json:"topic"`
+	Partition int        `json:"partition"`
+	Offset    int64      `json:"offset"`
+	// Reason says what is missing.
+	Reason string `json:"reason"`
+}
+
+// First lists the first n things that are outstanding and not behind one of the blocked orders, by
+// their place in Kafka.
+func (t *Tally) First(n int, blocked map[string]bool) []Waiting {
+	var first []Waiting
+	at := func(p place) Waiting {
+		return Waiting{Topic: t.topics[p.topic], Partition: int(p.partition), Offset: p.offset}
+	}
+	for _, i := range t.open {
+		e := t.events[i]
+		if id := t.orders[e.order]; !blocked[id] {
+			w := at(e.place)
+			w.SyncID, w.EventID, w.Kind, w.Reason = id, &e.id, order.Kinds[e.kind], "not in the ledger"
+			first = insert(first, w, n)
+		}
+	}
+	for p, r := range t.rejected {
+		if !r.deadLettered {
+			w := at(p)
+			w.Reason = "no event, and no dead letter of it yet"
+			first = insert(first, w, n)
+		}
+	}
+	return first
+}
+
+// insert keeps the n lowest places, sorted.
+func insert(first []Waiting, w Waiting, n int) []Waiting {
+	i, _ := slices.BinarySearchFunc(first, w, func(a, b Waiting) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+	})
+	if i == n {
+		return first
+	}
+	first = slices.Insert(first, i, w)
+	return first[:min(n, len(first))]
+}
+
+// orderNumber and place give names numbers, so that an event takes few bytes.
+func (t *Tally) orderNumber(id string) int32 {
+	number, ok := t.orderOf[id]
+	if !ok {
+		number = int32(len(t.orders))
+		t.orderOf[id] = number
+		t.orders = append(t.orders, id)
+	}
+	return number
+}
+
+func (t *Tally) place(s order.Source) place {
+	number, ok := t.topicOf[s.Topic]
+	if !ok {
+		number = int16(len(t.topics))
+		t.topicOf[s.Topic] = number
+		t.topics = append(t.topics, s.Topic)
+	}
+	return place{offset: s.Offset, partition: int32(s.Partition), topic: number}
+}
+
+// Summary is what came of everything published. Events without Duplicates are the sum of Applied,
+// Stale, Skipped, DeadLetters, Blocked and Outstanding.
+type Summary struct {
+	Events      int `json:"events"`     // records in the channels' topics
+	Duplicates  int `json:"duplicates"` // of these, events published before
+	Applied     int `json:"applied"`
+	Stale       int `json:"stale"`
+	Skipped     int `json:"skipped"`
+	Orders      int `json:"orders"`
+	Invoices    int `json:"invoices"` // applied ones
+	DeadLetters int `json:"dead_letters"`
+	Blocked     int `json:"blocked"` // events behind a blocked order
+	// BlockedOrders are the orders those stand behind.
+	BlockedOrders int `json:"blocked_orders"`
+	Outstanding   int `json:"outstanding"`
+
+	// EventsPerSecond is over the events in the ledger, from the first broker timestamp to the last
+	// commit; 0 where that is not known.
+	EventsPerSecond float64 `json:"events_per_second"`
+	// P50 and P99 are from broker timestamp to commit, in milliseconds.
+	P50 int64 `json:"p50_ms"`
+	P99 int64 `json:"p99_ms"`
+
+	FirstPublished *time.Time `json:"first_published,omitempty"`
+	LastApplied    *time.Time `json:"last_applied,omitempty"`
+
+	// Waiting are the first of what is outstanding.
+	Waiting []Waiting `json:"waiting"`
+}
+
+// maxWaiting is how many outstanding things a summary names.
+const maxWaiting = 10
+
+// Summary adds up, given the orders that are blocked now.
+func (t *Tally) Summary(blocked map[string]bool) Summary {
+	behind, orders := t.Behind(blocked)
+	s := Summary{
+		Events: t.records, Duplicates: t.duplicates,
+		Applied: t.settled[applied], Stale: t.settled[stale], Skipped: t.settled[skipped],
+		Invoices: t.invoices, DeadLetters: t.settled[deadLettered] + t.rejections,
+		Blocked: behind, BlockedOrders: orders, Outstanding: t.Outstanding() - behind,
+		Waiting: append([]Waiting{}, t.First(maxWaiting, blocked)...),
+	}
+	counted := make([]bool, len(t.orders))
+	for _, e := range t.events {
+		if !counted[e.order] {
+			counted[e.order] = true
+			s.Orders++
+		}
+	}
+	if !t.first.IsZero() {
+		s.FirstPublished = &t.first
+	}
+	if !t.last.IsZero() {
+		s.LastApplied = &t.last
+		if took := t.last.Sub(t.first).Seconds(); took > 0 {
+			s.EventsPerSecond = math.Round(10*float64(len(t.latencies))/took) / 10
+		}
+	}
+	slices.Sort(t.latencies)
+	s.P50, s.P99 = percentile(t.latencies, 50), percentile(t.latencies, 99)
+	return s
+}
+
+// percentile is the nearest-rank one of sorted values.
+func percentile(sorted []uint32, p int) int64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	rank := (len(sorted)*p + 99) / 100
+	return int64(sorted[max(rank, 1)-1])
+}

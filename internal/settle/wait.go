@@ -1,0 +1,262 @@
+// Package settle tells when everything published is settled: in the ledger, in the dead-letter
+// topic, or behind an order that is blocked. It ticks the events themselves off, by their identity;
+// counts would agree by accident while one event is lost and another applied twice.
+//
+//	topics ──records──> Tally <──ledger rows── target
+//	                      ^ ^──blocked orders── Temporal
+//	                      └────dead letters──── dead-letter topic
+package settle
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"ordersync/internal/order"
+	"ordersync/internal/publish"
+	"ordersync/internal/target"
+)
+
+// Options of Wait.
+type Options struct {
+	Brokers   []string
+	Transport kafka.RoundTripper
+	// Topics are those events are published to, with their channels.
+	Topics          map[string]order.Channel
+	DeadLetterTopic string
+	Target          *target.Target
+	// Blocked are the sync_ids of the orders that are blocked now.
+	Blocked func(context.Context) (map[string]bool, error)
+	// Progress is told how far it is, several times a second at most. May be nil.
+	Progress func(Progress)
+}
+
+// Progress is how far a wait has come.
+type Progress struct {
+	// Reading tells that Kafka is still being read: Done of Total records are.
+	Reading bool
+	// Done counts what is settled of Total, Blocked, which is in it, what is behind a blocked order.
+	Done, Total, Blocked int
+}
+
+// How the ledger is asked: often while it answers with news, else such that the asking takes a
+// tenth of the time at most; the database has better things to do.
+const (
+	lookUp      = 1000 // events a look-up
+	maxLookUps  = 20   // look-ups a round
+	minPause    = 200 * time.Millisecond
+	maxPause    = 5 * time.Second
+	restFactor  = 9 // of the time a round took
+	blockedAge  = 2 * time.Second
+	scanWorkers = 3 // partitions read at once
+)
+
+// Wait returns once everything that had been published when it was called is settled. When ctx ends
+// before, the error is its cause, and the Summary is that of the moment and names what is
+// outstanding.
+func Wait(ctx context.Context, o Options) (Summary, error) {
+	w := &waiter{Options: o, reader: reader{o.Brokers, o.Transport}, tally: NewTally(), lettersRead: map[int]int64{}}
+	if err := w.scan(ctx); err != nil {
+		return w.tally.Summary(nil), err
+	}
+	// The first time the ledger is asked for everything: an event in it needs no dead letter.
+	first := w.tally.Total()/lookUp + 1
+	err := w.settle(ctx, first)
+	return w.tally.Summary(w.blocked), err
+}
+
+type waiter struct {
+	Options
+	reader reader
+	tally  *Tally
+
+	lettersRead map[int]int64 // next offset of each partition of the dead-letter topic
+	blocked     map[string]bool
+	blockedAt   time.Time
+}
+
+// scan notes the identity of everything published.
+func (w *waiter) scan(ctx context.Context) error {
+	var all []span
+	total := 0
+	for topic := range maps.Keys(w.Topics) {
+		spans, err := w.reader.spans(ctx, topic)
+		if err != nil {
+			return err
+		}
+		for _, s := range spans {
+			total += int(s.end - s.first)
+		}
+		all = append(all, spans...)
+	}
+	var mu sync.Mutex
+	read := 0
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(scanWorkers)
+	for _, s := range all {
+		group.Go(func() error {
+			return w.reader.read(ctx, s, func(m kafka.Message) {
+				e, err := order.Decode(order.Record{
+					Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
+				}, w.Topics[m.Topic])
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					w.tally.Published(e)
+				} else {
+					w.tally.Rejected(order.Source{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, ReceivedAt: m.Time})
+				}
+				if read++; read%1000 == 0 {
+					w.report(Progress{Reading: true, Done: read, Total: total})
+				}
+			})
+		})
+	}
+	return group.Wait()
+}
+
+func (w *waiter) report(p Progress) {
+	if w.Progress != nil {
+		w.Progress(p)
+	}
+}
+
+// settle goes round what is outstanding until nothing is.
+func (w *waiter) settle(ctx context.Context, lookUps int) error {
+	for {
+		began := time.Now()
+		ticked, asked, err := w.askLedger(ctx, lookUps)
+		if err != nil {
+			return cause(ctx, err)
+		}
+		if err := w.readDeadLetters(ctx); err != nil {
+			return cause(ctx, err)
+		}
+		if done, err := w.settled(ctx); done || err != nil {
+			return cause(ctx, err)
+		}
+		lookUps = maxLookUps
+		if 2*ticked > asked {
+			continue
+		}
+		pause := min(maxPause, max(minPause, restFactor*time.Since(began)))
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// cause is why ctx ended, if it did: the error of whatever was under way then says less.
+func cause(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// askLedger looks outstanding events up.
+func (w *waiter) askLedger(ctx context.Context, lookUps int) (ticked, asked int, err error) {
+	for rest := min(w.tally.Open(), lookUps*lookUp); asked < rest; {
+		keys := w.tally.Next(min(lookUp, rest-asked))
+		asked += len(keys)
+		found, err := w.Target.Outcomes(ctx, keys)
+		if err != nil {
+			return ticked, asked, err
+		}
+		ticked += w.tally.Tick(found)
+		w.progress()
+	}
+	return ticked, asked, nil
+}
+
+func (w *waiter) progress() {
+	behind, _ := w.tally.Behind(w.blocked)
+	total := w.tally.Total()
+	w.report(Progress{Done: total - w.tally.Outstanding() + behind, Total: total, Blocked: behind})
+}
+
+// settled tells whether what is outstanding is all behind blocked orders. It looks those up again
+// before it says so: one may have got going since.
+func (w *waiter) settled(ctx context.Context) (bool, error) {
+	if w.tally.Outstanding() == 0 {
+		w.progress()
+		return true, nil
+	}
+	behind, _ := w.tally.Behind(w.blocked)
+	if fresh := time.Since(w.blockedAt) < blockedAge; fresh && behind < w.tally.Outstanding() {
+		return false, nil
+	}
+	blocked, err := w.Blocked(ctx)
+	if err != nil {
+		return false, err
+	}
+	w.blocked, w.blockedAt = blocked, time.Now()
+	behind, _ = w.tally.Behind(w.blocked)
+	w.progress()
+	return behind == w.tally.Outstanding(), nil
+}
+
+// readDeadLetters reads what the dead-letter topic has that is new.
+func (w *waiter) readDeadLetters(ctx context.Context) error {
+	spans, err := w.reader.spans(ctx, w.DeadLetterTopic)
+	if err != nil {
+		return err
+	}
+	for _, s := range spans {
+		if next, ok := w.lettersRead[s.partition]; ok {
+			s.first = max(s.first, next)
+		}
+		if err := w.reader.read(ctx, s, w.deadLetter); err != nil {
+			return err
+		}
+		w.lettersRead[s.partition] = s.end
+	}
+	w.tally.TickDeadLetters()
+	w.progress()
+	return nil
+}
+
+// deadLetter notes a dead letter by the place its headers name and the event its value holds. One
+// that somebody else wrote, without such headers, is passed over.
+func (w *waiter) deadLetter(m kafka.Message) {
+	source, err := letterSource(m)
+	if err != nil {
+		return
+	}
+	e, err := order.Decode(order.Record{
+		Topic: source.Topic, Partition: source.Partition, Offset: source.Offset, Timestamp: source.ReceivedAt, Value: m.Value,
+	}, w.Topics[source.Topic])
+	if err != nil {
+		w.tally.DeadLetter(m.Time, source, nil)
+		return
+	}
+	w.tally.DeadLetter(m.Time, source, &e)
+}
+
+func letterSource(m kafka.Message) (order.Source, error) {
+	var s order.Source
+	var err error
+	header := map[string]string{}
+	for _, h := range m.Headers {
+		header[h.Key] = string(h.Value)
+	}
+	s.Topic = header[publish.HeaderTopic]
+	if s.Partition, err = strconv.Atoi(header[publish.HeaderPartition]); err != nil {
+		return s, fmt.Errorf("header %s: %w", publish.HeaderPartition, err)
+	}
+	if s.Offset, err = strconv.ParseInt(header[publish.HeaderOffset], 10, 64); err != nil {
+		return s, fmt.Errorf("header %s: %w", publish.HeaderOffset, err)
+	}
+	if s.ReceivedAt, err = time.Parse(time.RFC3339Nano, header[publish.HeaderTimestamp]); err != nil {
+		return s, fmt.Errorf("header %s: %w", publish.HeaderTimestamp, err)
+	}
+	return s, nil
+}

@@ -1,0 +1,180 @@
+package settle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/order"
+	"ordersync/internal/publish"
+	"ordersync/internal/target"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+// bench is a broker and a target, and the test in the place of the pipeline between them.
+type bench struct {
+	t        *testing.T
+	topic    string
+	producer *publish.Producer
+	target   *target.Target
+	options  Options
+	blocked  map[string]bool
+}
+
+func setup(t *testing.T) *bench {
+	t.Helper()
+	brokers := devtest.Kafka(t)
+	b := &bench{t: t, topic: devtest.Name(t, "events"), blocked: map[string]bool{}}
+	letters := b.topic + ".dead-letter"
+	kafkaClient := kafka.Client{Addr: kafka.TCP(brokers...)}
+	created, err := kafkaClient.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+		{Topic: b.topic, NumPartitions: 3, ReplicationFactor: 1}, {Topic: letters, NumPartitions: 2, ReplicationFactor: 1},
+	}})
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(slices.Collect(maps.Values(created.Errors))...))
+
+	transport := &kafka.Transport{MetadataTTL: time.Second, MetadataTopics: []string{b.topic, letters}}
+	t.Cleanup(transport.CloseIdleConnections)
+	b.producer = publish.New(publish.Options{Brokers: brokers, Transport: transport, DeadLetterTopic: letters})
+	t.Cleanup(func() { assert.NoError(t, b.producer.Close()) })
+	b.target, err = target.Open(devtest.MySQL(t), target.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, b.target.Close()) })
+	require.NoError(t, b.target.Migrate(t.Context()))
+	b.options = Options{
+		Brokers: brokers, Transport: transport, Topics: map[string]order.Channel{b.topic: order.Online},
+		DeadLetterTopic: letters, Target: b.target,
+		Blocked: func(context.Context) (map[string]bool, error) { return b.blocked, nil },
+	}
+	return b
+}
+
+// publish writes values, and gives the records as they stand in Kafka.
+func (b *bench) publish(keysAndValues ...[2]string) []kafka.Message {
+	b.t.Helper()
+	var messages []kafka.Message
+	for _, kv := range keysAndValues {
+		messages = append(messages, kafka.Message{Topic: b.topic, Key: []byte(kv[0]), Value: []byte(kv[1])})
+	}
+	require.NoError(b.t, b.producer.Publish(b.t.Context(), messages...))
+	var records []kafka.Message
+	r := reader{b.options.Brokers, b.options.Transport}
+	spans, err := r.spans(b.t.Context(), b.topic)
+	require.NoError(b.t, err)
+	for _, s := range spans {
+		require.NoError(b.t, r.read(b.t.Context(), s, func(m kafka.Message) { records = append(records, m) }))
+	}
+	return records
+}
+
+func (b *bench) decode(m kafka.Message) (order.Event, error) {
+	return order.Decode(order.Record{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value}, order.Online)
+}
+
+func (b *bench) letter(m kafka.Message) {
+	b.t.Helper()
+	require.NoError(b.t, b.producer.DeadLetter(b.t.Context(), order.DeadLetter{
+		Source: order.Source{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, ReceivedAt: m.Time},
+		Key:    m.Key, Value: m.Value, Reason: order.MalformedJSON, Detail: "test",
+	}))
+}
+
+func creation(id int) [2]string {
+	return [2]string{fmt.Sprint(id), fmt.Sprintf(`{"sync_id":%d,"event":"order_creation","version":1,"data":{"n":%d}}`, id, id)}
+}
+
+// Everything published is settled in one of the three ways, and Wait says how much in which.
+func TestWait(t *testing.T) {
+	b := setup(t)
+	var all [][2]string
+	for id := range 20 {
+		all = append(all, creation(id))
+	}
+	all = append(all, creation(7), [2]string{"x", "not JSON"}, [2]string{"8", `{"sync_id":8,"event":"invoice_creation","version":2,"data":1}`})
+	var stuck, bad kafka.Message
+	for _, m := range b.publish(all...) {
+		e, err := b.decode(m)
+		switch {
+		case err != nil:
+			bad = m
+		case e.SyncID == "3":
+			stuck = m
+		default:
+			_, err := b.target.Apply(t.Context(), order.Step{Event: e})
+			require.NoError(t, err)
+		}
+	}
+
+	// One event is missing, one record has no dead letter.
+	short, cancel := context.WithTimeoutCause(t.Context(), 500*time.Millisecond, errors.New("the time is up"))
+	defer cancel()
+	s, err := Wait(short, b.options)
+	require.EqualError(t, err, "the time is up")
+	require.Len(t, s.Waiting, 2)
+	assert.Equal(t, 2, s.Outstanding)
+	assert.ElementsMatch(t, []string{"3", ""}, []string{s.Waiting[0].SyncID, s.Waiting[1].SyncID})
+
+	// While Wait runs, the order turns out to be blocked and the dead letter comes.
+	var most Progress
+	b.options.Progress = func(p Progress) { most = p }
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s, err = Wait(t.Context(), b.options)
+	}()
+	b.letter(bad)
+	e, decodeErr := b.decode(stuck)
+	require.NoError(t, decodeErr)
+	_, applyErr := b.target.Apply(t.Context(), order.Step{Event: e})
+	require.NoError(t, applyErr)
+	<-done
+	require.NoError(t, err)
+	assert.Equal(t, Progress{Done: 22, Total: 22}, most)
+	assert.Equal(t, 23, s.Events)
+	assert.Equal(t, 1, s.Duplicates)
+	assert.Equal(t, 21, s.Applied)
+	assert.Equal(t, 1, s.DeadLetters)
+	assert.Equal(t, 20, s.Orders)
+	assert.Equal(t, 1, s.Invoices)
+	assert.Zero(t, s.Outstanding)
+}
+
+func TestWaitStopsAtBlockedOrders(t *testing.T) {
+	b := setup(t)
+	b.publish(creation(1), creation(2))
+	b.blocked["1"] = true
+	b.options.Blocked = func(context.Context) (map[string]bool, error) {
+		// The second order gets blocked while Wait waits for it.
+		defer func() { b.blocked["2"] = true }()
+		return maps.Clone(b.blocked), nil
+	}
+	s, err := Wait(t.Context(), b.options)
+	require.NoError(t, err)
+	assert.Equal(t, 2, s.Blocked)
+	assert.Equal(t, 2, s.BlockedOrders)
+	assert.Empty(t, s.Waiting)
+}
+
+func TestWaitOfNothing(t *testing.T) {
+	b := setup(t)
+	s, err := Wait(t.Context(), b.options)
+	require.NoError(t, err)
+	assert.Equal(t, Summary{Waiting: []Waiting{}}, s)
+}
+
+func TestWaitSaysWhichTopicIsMissing(t *testing.T) {
+	b := setup(t)
+	b.options.Topics["nowhere"] = order.Store
+	_, err := Wait(t.Context(), b.options)
+	require.ErrorContains(t, err, "topic nowhere does not exist; create it with `ordersync setup`")
+}
