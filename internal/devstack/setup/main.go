@@ -136,7 +136,7 @@ func temporal(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "setup: building the temporal CLI %s from source, once: about 3 minutes on 2 cores the first time\n", devstack.TemporalCLI)
 	fresh := fmt.Sprintf("%s.new-%d", target, os.Getpid())
 	build := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(filepath.Dir(strings.TrimSpace(string(mod))), "tools"),
-		"-trimpath", "-ldflags", "-s -w -X github.com/temporalio/cli/temporalcli.Version="+strings.TrimPrefix(devstack.TemporalCLI, "v"),
+		"-ldflags", "-s -w -X github.com/temporalio/cli/temporalcli.Version="+strings.TrimPrefix(devstack.TemporalCLI, "v"),
 		"-o", fresh, "github.com/temporalio/cli/cmd/temporal")
 	build.Stdout, build.Stderr = out, os.Stderr
 	if err := withProgress(out, build.Run); err != nil {
