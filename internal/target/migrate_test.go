@@ -36,7 +36,7 @@ func TestMigrateRepeatedAndAtOnce(t *testing.T) {
 	b := unmigrated(t)
 	wantError(t, b.CheckSchema(t.Context()), "ordersync setup")
 	var all sync.WaitGroup
-	for range 4 {
+	for range 8 {
 		target := openTarget(t, b.dsn)
 		all.Go(func() {
 			for range 2 {
@@ -49,6 +49,10 @@ func TestMigrateRepeatedAndAtOnce(t *testing.T) {
 	all.Wait()
 	if err := b.CheckSchema(t.Context()); err != nil {
 		t.Error(err)
+	}
+	var applied int64
+	if err := b.DB().QueryRow("SELECT COUNT(*) FROM " + versionTable + " WHERE version_id > 0").Scan(&applied); err != nil || applied != schemaVersion() {
+		t.Errorf("%d migrations were applied (%v), want each once: %d", applied, err, schemaVersion())
 	}
 	b.apply(t, step("1", creation, 1))
 	if err := b.Migrate(t.Context()); err != nil {
