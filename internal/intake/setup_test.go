@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,6 +17,8 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
@@ -103,10 +106,13 @@ type member struct {
 	stop func() // returns when Run has
 }
 
-func (b *bundle) run(o Options) *member {
+func (b *bundle) run(o Options, prepare ...func(*Intake)) *member {
 	b.t.Helper()
 	i, err := New(o)
 	require.NoError(b.t, err)
+	for _, change := range prepare {
+		change(i)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -203,6 +209,20 @@ func (b *bundle) awaitVersions(syncID string, versions ...int64) {
 	}, fmt.Sprintf("order %s handed over as %v", syncID, versions))
 }
 
+// awaitOnce waits until Temporal holds each of these versions of an order, whatever else is repeated.
+func (b *bundle) awaitOnce(syncID string, versions ...int64) {
+	b.t.Helper()
+	devtest.Eventually(b.t, 30*time.Second, func() error {
+		h, err := b.handed(syncID)
+		got := h.versions()
+		slices.Sort(got)
+		if err == nil && !slices.Equal(slices.Compact(got), versions) {
+			err = fmt.Errorf("Temporal holds versions %v", h.versions())
+		}
+		return err
+	}, fmt.Sprintf("order %s handed over as %v", syncID, versions))
+}
+
 // committed is the group's offset of a partition, -1 if there is none.
 func (b *bundle) committed(topic string, partition int) int64 {
 	b.t.Helper()
@@ -210,6 +230,9 @@ func (b *bundle) committed(topic string, partition int) int64 {
 		GroupID: "ordersync", Topics: map[string][]int{topic: {partition}},
 	})
 	require.NoError(b.t, err)
+	if errors.Is(response.Error, kafka.GroupIdNotFound) {
+		return -1
+	}
 	require.NoError(b.t, response.Error)
 	return response.Topics[topic][0].CommittedOffset
 }
@@ -280,4 +303,85 @@ func value(t *testing.T, r *prometheus.Registry, name string, labels ...string) 
 		}
 	}
 	return sum
+}
+
+// kgo is a client of franz-go, for what kafka-go cannot do: transactions and administration.
+func (b *bundle) kgo(options ...kgo.Opt) *kgo.Client {
+	b.t.Helper()
+	c, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(b.brokers...)}, options...)...)
+	require.NoError(b.t, err)
+	b.t.Cleanup(c.Close)
+	return c
+}
+
+// witness checks every commit that reaches the broker: all events below it must have been handed
+// over by then, whoever commits. Dead letters do not pass it.
+type witness struct {
+	b        *bundle
+	mu       sync.Mutex
+	handed   map[string]map[int64]int // by topic/partition and offset
+	commits  int
+	breaches []string
+}
+
+func (b *bundle) witness() *witness {
+	w := &witness{b: b, handed: make(map[string]map[int64]int)}
+	b.cluster.ControlKey(int16(kmsg.OffsetCommit), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, topic := range request.(*kmsg.OffsetCommitRequest).Topics {
+			for _, p := range topic.Partitions {
+				w.commits++
+				place := fmt.Sprintf("%s/%d", topic.Topic, p.Partition)
+				for offset := range p.Offset {
+					if w.handed[place][offset] == 0 {
+						w.breaches = append(w.breaches, fmt.Sprintf("%s: %d was committed before %d was handed over", place, p.Offset, offset))
+						break
+					}
+				}
+			}
+		}
+		return nil, nil, false
+	})
+	return w
+}
+
+// watch lets the witness see what an intake hands over.
+func (w *witness) watch(i *Intake) {
+	call := i.call
+	i.call = func(ctx context.Context, events []order.Event) error {
+		if err := call(ctx, events); err != nil {
+			return err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, e := range events {
+			place := fmt.Sprintf("%s/%d", e.Source.Topic, e.Source.Partition)
+			if w.handed[place] == nil {
+				w.handed[place] = make(map[int64]int)
+			}
+			w.handed[place][e.Source.Offset]++
+		}
+		return nil
+	}
+}
+
+// seen counts the events handed over, each once.
+func (w *witness) seen() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for _, offsets := range w.handed {
+		n += len(offsets)
+	}
+	return n
+}
+
+func (w *witness) check() {
+	w.b.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	require.NotZero(w.b.t, w.commits)
+	require.Empty(w.b.t, w.breaches)
 }
