@@ -118,7 +118,7 @@ func setup(t *testing.T) *bundle {
 	b.SetTestTimeout(20 * time.Second)
 	b.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
 	b.RegisterActivity(activities.New(b.shop, b.shop, slog.New(slog.DiscardHandler)))
-	b.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(workflows.OrderID.ValueSet("1")))
+	require.NoError(t, b.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(workflows.OrderID.ValueSet("1"))))
 	return b
 }
 

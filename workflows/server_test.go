@@ -168,7 +168,8 @@ func (l *live) state() (s workflows.State, err error) {
 	if err != nil {
 		return s, err
 	}
-	return s, value.Get(&s)
+	err = value.Get(&s)
+	return s, err
 }
 
 // wait waits until the order's state is as wanted.

@@ -51,18 +51,22 @@ func (s *orderSync) answerQueries() {
 }
 
 func (s *orderSync) state() State {
-	state := State{
-		SyncID: s.in.SyncID, Status: StateApplying, OrderStatus: s.OrderStatus, Applied: s.Inbox.Resolved,
-		Pending: []PendingEvent{}, PendingCount: len(s.Inbox.Pending), Operator: s.Operator,
-		UnhandledSignals: workflow.GetUnhandledSignalNames(s.ctx), Rules: s.in.Settings.Rules,
-	}
-	if state.Operator == nil {
-		state.Operator = []OperatorAction{}
-	}
+	state := s.summary(s.next())
+	state.UnhandledSignals = workflow.GetUnhandledSignalNames(s.ctx)
+	state.Operator = append([]OperatorAction{}, s.Operator...)
+	state.Pending = []PendingEvent{}
 	for _, e := range s.Inbox.Upcoming(maxShown) {
 		state.Pending = append(state.Pending, pendingEvent(e))
 	}
-	next := s.next()
+	return state
+}
+
+// summary is the state without its lists.
+func (s *orderSync) summary(next inbox.Next) State {
+	state := State{
+		SyncID: s.in.SyncID, Status: StateApplying, OrderStatus: s.OrderStatus, Applied: s.Inbox.Resolved,
+		PendingCount: len(s.Inbox.Pending), Rules: s.in.Settings.Rules,
+	}
 	if next.Step.Event.SyncID != "" {
 		step := pendingEvent(next.Step.Event)
 		state.Step = &step
@@ -116,11 +120,12 @@ func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 // describe writes the current details of the Web UI, in Markdown: what the order waits for, and
 // what to do.
 func (s *orderSync) describe() {
-	state := s.state()
+	next := s.next()
+	state := s.summary(next)
 	var text strings.Builder
 	fmt.Fprintf(&text, "**%s**", state.Status)
 	if state.Step != nil {
-		fmt.Fprintf(&text, " on %s (`%s`)", s.next().Step.Event.Name(), state.Step.EventID)
+		fmt.Fprintf(&text, " on %s (`%s`)", next.Step.Event.Name(), state.Step.EventID)
 	}
 	if state.StuckSince != nil {
 		fmt.Fprintf(&text, " since %s", stamp(*state.StuckSince))
