@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -251,9 +252,10 @@ func TestEveryOtherErrorIsTriedAgainWithoutEnd(t *testing.T) {
 		t.Run(errorCode(refusal).String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := newBench(t, Limits{})
-				refusing := true
+				var refusing atomic.Bool
+				refusing.Store(true)
 				b.answer = func(_ context.Context, events []order.Event) error {
-					if refusing && events[0].SyncID == "a" {
+					if refusing.Load() && events[0].SyncID == "a" {
 						return refusal
 					}
 					return nil
@@ -271,7 +273,7 @@ func TestEveryOtherErrorIsTriedAgainWithoutEnd(t *testing.T) {
 				require.True(t, b.lanes.take(b.records("a", "b"))) // what comes joins the next attempt, others go on
 				synctest.Wait()
 				require.Equal(t, [][]int64{{1}, {3}}, b.carried("b"))
-				refusing = false
+				refusing.Store(false)
 				time.Sleep(2 * retryMost)
 				calls := b.carried("a")
 				require.Equal(t, []int64{0, 2}, calls[len(calls)-1])
@@ -338,9 +340,10 @@ func TestTopicKeepsToItsShareOfLanesAndBytes(t *testing.T) {
 		t.Run(bound.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				b := newBench(t, bound.limits, "online", "store")
-				stuck := true
+				var stuck atomic.Bool
+				stuck.Store(true)
 				b.answer = func(_ context.Context, events []order.Event) error {
-					if stuck && events[0].Source.Topic == "online" {
+					if stuck.Load() && events[0].Source.Topic == "online" {
 						return errAway
 					}
 					return nil
@@ -360,7 +363,7 @@ func TestTopicKeepsToItsShareOfLanesAndBytes(t *testing.T) {
 				synctest.Wait()
 				require.Len(t, b.carried("s"), 1)
 
-				stuck = false
+				stuck.Store(false)
 				require.True(t, <-taken)
 				time.Sleep(time.Minute)
 				require.Equal(t, int64(10), b.tracker.position())
