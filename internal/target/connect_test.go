@@ -60,7 +60,7 @@ func TestSessionIsAboveTheDSN(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = conn.Close() }() // all at once, so that they differ
+		t.Cleanup(func() { _ = conn.Close() }) // all at once, so that they differ
 		var level, mode, zone, charset, collation string
 		var autocommit bool
 		var now time.Time

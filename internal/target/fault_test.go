@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -131,7 +132,7 @@ func TestCreationsThatMeet(t *testing.T) {
 		})
 	}
 	both.Wait()
-	if all := append(failures[0], failures[1]...); len(all) != 1 || all[0] != "DuplicateKey" {
+	if all := slices.Concat(failures...); len(all) != 1 || all[0] != "DuplicateKey" {
 		t.Errorf("failures: got %v, want one DuplicateKey", all)
 	}
 	b.wantCounts(t, 1, 0, 2)
