@@ -18,7 +18,7 @@ finish() {
   trap - EXIT INT TERM
   if [[ -n $stack ]]; then
     kill -TERM "$stack" 2>/dev/null || true
-    wait "$stack" || true
+    wait "$stack" || code=$?
   fi
   if ((code == 0)); then
     rm -rf "$dir"
@@ -31,7 +31,11 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+if [[ -t 1 ]]; then
+  bold=$'\e[1m' plain=$'\e[0m'
+fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 run() { say "\$ ordersync $*"; bin/ordersync "$@" --data-dir "$dir/data"; }
 
 say "Starting Kafka, Temporal, MySQL and the pipeline (data in $dir)"

@@ -83,7 +83,9 @@ func StartMySQL(ctx context.Context, options MySQLOptions) (*MySQL, error) {
 		"--performance-schema=OFF",
 		"--loose-mysqlx=OFF",
 	)
-	c, err := startChild(dir, "mysql", exec.Command(server.program, args...))
+	cmd := exec.Command(server.program, args...)
+	cmd.Env = server.environment(dir)
+	c, err := startChild(dir, "mysql", cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -216,16 +218,22 @@ func (s mysqlServer) base(data string) []string {
 	return args
 }
 
+// environment gives the server a directory of its own for temporary tables. In a shared one, /tmp, each
+// server that starts removes the temporary tables of all that run.
+func (s mysqlServer) environment(dir string) []string {
+	return append(os.Environ(), "TMPDIR="+filepath.Join(dir, "mysql", "tmp"))
+}
+
 // initialise makes the data directory if there is none. It appears under its name only when it is
 // complete, so a start that was killed leaves nothing half made in its place.
 func (s mysqlServer) initialise(ctx context.Context, dir string) (data string, err error) {
 	home := filepath.Join(dir, "mysql")
+	if err := os.MkdirAll(filepath.Join(home, "tmp"), 0o750); err != nil {
+		return "", err
+	}
 	data = filepath.Join(home, "data")
 	if _, err := os.Stat(data); err == nil {
 		return data, nil
-	}
-	if err := os.MkdirAll(home, 0o750); err != nil {
-		return "", err
 	}
 	unfinished, err := filepath.Glob(filepath.Join(home, "new-*"))
 	if err != nil {
@@ -250,6 +258,7 @@ func (s mysqlServer) initialise(ctx context.Context, dir string) (data string, e
 		args = []string{"--no-defaults", "--datadir=" + fresh, "--auth-root-authentication-method=normal", "--skip-test-db"}
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = s.environment(dir)
 	cmd.WaitDelay = stopLimit
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("make a data directory with %s: %w:\n%s", program, err, out)
