@@ -38,6 +38,7 @@ build:
 ## test            set up, then every test, against real servers that it starts and stops
 .PHONY: test
 test: setup vet
+	go test -C deployments $(TESTFLAGS) ./...
 	go test -timeout 20m $(TESTFLAGS) ./...
 
 ## race            the tests under the race detector, without the longest ones (-short)
@@ -60,6 +61,7 @@ bench: setup
 ## vet             go vet
 .PHONY: vet
 vet:
+	go vet -C deployments ./...
 	go vet ./...
 
 ## lint            golangci-lint (.golangci.yml), and workflowcheck: is the workflow deterministic?

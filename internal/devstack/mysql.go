@@ -261,7 +261,9 @@ func (s mysqlServer) initialise(ctx context.Context, dir string) (data string, e
 	cmd.Env = s.environment(dir)
 	cmd.WaitDelay = stopLimit
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("make a data directory with %s: %w:\n%s", program, err, out)
+		// mariadb-install-db goes on with general advice, which only buries the reason.
+		reason, _, _ := strings.Cut(string(out), "\nInstallation of system tables failed")
+		return "", fmt.Errorf("make a data directory with %s: %w:\n%s", program, err, reason)
 	}
 	return data, os.Rename(fresh, data)
 }
