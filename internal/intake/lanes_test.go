@@ -104,10 +104,24 @@ func (b *bench) records(syncIDs ...string) []*record {
 	return all
 }
 
+// made are the calls so far.
+func (b *bench) made() []call {
+	b.lanes.mu.Lock()
+	defer b.lanes.mu.Unlock()
+	return slices.Clone(b.calls)
+}
+
+// letters are the records buried so far.
+func (b *bench) letters() []*record {
+	b.lanes.mu.Lock()
+	defer b.lanes.mu.Unlock()
+	return slices.Clone(b.buried)
+}
+
 // carried are the offsets that an order's calls carried, call by call.
 func (b *bench) carried(syncID string) [][]int64 {
 	var all [][]int64
-	for _, c := range b.calls {
+	for _, c := range b.made() {
 		if c.order == syncID {
 			all = append(all, c.events)
 		}
@@ -147,10 +161,10 @@ func TestLaneCallsAtMostTenTimesASecond(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		synctest.Wait()
-		require.Equal(t, 10, len(b.calls))
-		require.Zero(t, b.calls[0].at, "the first call does not wait")
-		for n := 1; n < len(b.calls); n++ {
-			require.GreaterOrEqual(t, b.calls[n].at-b.calls[n-1].at, callInterval)
+		require.Equal(t, 10, len(b.made()))
+		require.Zero(t, b.made()[0].at, "the first call does not wait")
+		for n, c := range b.made()[1:] {
+			require.GreaterOrEqual(t, c.at-b.made()[n].at, callInterval)
 		}
 	})
 }
@@ -163,10 +177,10 @@ func TestLaneRemembersItsLastCallAfterItRanEmpty(t *testing.T) {
 		require.Equal(t, int64(1), b.tracker.position(), "it is empty")
 		require.True(t, b.lanes.take(b.records("a")))
 		synctest.Wait()
-		require.Len(t, b.calls, 1, "and rests still")
+		require.Len(t, b.made(), 1, "and rests still")
 		time.Sleep(callInterval)
 		synctest.Wait()
-		require.Len(t, b.calls, 2)
+		require.Len(t, b.made(), 2)
 	})
 }
 
@@ -215,7 +229,7 @@ func TestBatchThatIsTooLargeIsSplit(t *testing.T) {
 			{2, 3, 4, 5, 6, 7}, {2, 3, 4},
 			{5, 6, 7},
 		}, b.carried("a"))
-		require.Empty(t, b.buried)
+		require.Empty(t, b.letters())
 		require.Equal(t, int64(8), b.tracker.position())
 	})
 }
@@ -226,12 +240,12 @@ func TestEventThatIsTooLargeIsBuriedAndTheOrderGoesOn(t *testing.T) {
 		b.answer = tooLarge(100, 2)
 		require.True(t, b.lanes.take(b.records("a", "a", "a", "a", "b")))
 		time.Sleep(time.Minute)
-		require.Len(t, b.buried, 1)
-		require.Equal(t, int64(2), b.buried[0].message.Offset)
+		require.Len(t, b.letters(), 1)
+		require.Equal(t, int64(2), b.letters()[0].message.Offset)
 		calls := b.carried("a")
 		require.Equal(t, []int64{3}, calls[len(calls)-1])
 		require.Equal(t, int64(2), b.tracker.position(), "it is not finished before the dead-letter topic has it")
-		b.lanes.finish(b.buried[0])
+		b.lanes.finish(b.letters()[0])
 		require.Equal(t, int64(5), b.tracker.position())
 		require.Empty(t, b.lanes.byOrder)
 	})
@@ -266,7 +280,7 @@ func TestEveryOtherErrorIsTriedAgainWithoutEnd(t *testing.T) {
 				attempts := len(b.carried("a"))
 				require.Greater(t, attempts, int(time.Hour/(2*retryMost)), "it is tried all the time")
 				require.Less(t, attempts, int(4*time.Hour/retryMost), "but with pauses")
-				require.Empty(t, b.buried)
+				require.Empty(t, b.letters())
 				require.Equal(t, int64(0), b.tracker.position())
 				require.ErrorContains(t, b.lanes.troubles.lasting(), "order a has failed for")
 
@@ -299,7 +313,7 @@ func TestCallThatHangsIsGivenUp(t *testing.T) {
 		require.True(t, b.lanes.take(b.records("a")))
 		time.Sleep(callTimeout + retryMost)
 		require.Equal(t, [][]int64{{0}, {0}}, b.carried("a"), "the server may have it: it is sent again all the same")
-		require.Equal(t, callTimeout, b.calls[1].at.Truncate(time.Second))
+		require.Equal(t, callTimeout, b.made()[1].at.Truncate(time.Second))
 	})
 }
 
@@ -317,9 +331,9 @@ func TestTopicsTakeTurns(t *testing.T) {
 		require.True(t, b.lanes.take(all))
 		time.Sleep(10*time.Second + time.Millisecond)
 		synctest.Wait()
-		require.Len(t, b.calls, 22, "two at a time")
+		require.Len(t, b.made(), 22, "two at a time")
 		stores := 0
-		for _, c := range b.calls {
+		for _, c := range b.made() {
 			if c.order[:5] == "store" {
 				stores++
 			}
@@ -423,7 +437,7 @@ func TestBrakeHoldsCallsAndFetches(t *testing.T) {
 		fetches := make(chan bool)
 		go func() { fetches <- b.lanes.awaitRoom(p) }()
 		time.Sleep(time.Minute)
-		require.Empty(t, b.calls)
+		require.Empty(t, b.made())
 		select {
 		case <-fetches:
 			t.Fatal("a fetch began")
@@ -435,7 +449,7 @@ func TestBrakeHoldsCallsAndFetches(t *testing.T) {
 		b.lanes.wake()
 		require.True(t, <-fetches)
 		synctest.Wait()
-		require.Len(t, b.calls, 1)
+		require.Len(t, b.made(), 1)
 	})
 }
 
@@ -461,9 +475,9 @@ func TestEndOfTheGenerationEndsEverything(t *testing.T) {
 		require.False(t, <-taken)
 		b.lanes.running.Wait()
 		require.Zero(t, time.Since(began))
-		calls := len(b.calls)
+		calls := len(b.made())
 		time.Sleep(time.Hour)
-		require.Len(t, b.calls, calls, "nothing of it is tried again")
+		require.Len(t, b.made(), calls, "nothing of it is tried again")
 		require.Equal(t, int64(0), b.tracker.position())
 		require.NoError(t, b.lanes.troubles.lasting())
 	})

@@ -63,10 +63,11 @@ func TestRetentionLossWhileReading(t *testing.T) {
 	o.Registerer = registry
 	hold := make(chan struct{})
 	m := b.run(o, b.holding(hold))
-	for version := 1; version <= 6; version++ { // the window lets two in, which are held
+	b.publish(message("online", id, order.Update, 1), message("online", id, order.Update, 2))
+	b.awaitInFlight(m, 2) // which fills the window: no other fetch begins
+	for version := 3; version <= 6; version++ {
 		b.publish(message("online", id, order.Update, version))
 	}
-	b.awaitInFlight(m, 2)
 	b.deleteRecords("online", p, 5)
 	close(hold)
 	b.awaitVersions(id, 1, 2, 6)
