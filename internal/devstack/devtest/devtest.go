@@ -81,6 +81,15 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// Dir is a directory that the tests of a binary share, for what is made once for all of them. Main
+// removes it.
+func Dir(t testing.TB) string {
+	t.Helper()
+	path, err := dir()
+	require(t, err)
+	return path
+}
+
 // Name is a name no other test on this machine has, fit for schemas, topics, groups and task queues.
 func Name(t testing.TB, prefix string) string {
 	t.Helper()
