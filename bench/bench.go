@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/client"
+
+	"ordersync/internal/devstack"
+	"ordersync/internal/order"
+	"ordersync/internal/simulate"
+	"ordersync/internal/telemetry"
+)
+
+// pollEvery is how often a system is asked whether it is done. It has no part in the result: that
+// goes by the times Temporal noted.
+const pollEvery = 200 * time.Millisecond
+
+// limit bounds one measurement: a system that does one order a second is not worth the wait.
+func limit(orders int) time.Duration { return time.Minute + time.Duration(orders)*time.Second }
+
+// trial is one measurement: what a system gets to work on, and the names that are its own.
+type trial struct {
+	system string
+	name   string // of this system and round
+	orders int
+	events []order.Event // of all orders, as they happened
+}
+
+// system is one of those that are compared. Its life is prepare, run, close.
+type system interface {
+	// prepare makes everything that the clock does not count, and puts the orders where run finds them.
+	prepare(context.Context) error
+	// run works on the orders until ctx ends. An earlier end is an error.
+	run(context.Context) error
+	// finished tells whether every event is where it belongs. Workflows may be about to close.
+	finished(context.Context) (bool, error)
+	// check compares the result with what the orders must come to.
+	check(context.Context) error
+	// close undoes prepare.
+	close() error
+}
+
+// systems are in the order of the report.
+var systems = []struct {
+	name string
+	make func(*bench, trial) system
+}{
+	{ordersyncName, newOrdersync},
+	{naiveName, newNaive},
+	{floorName, newFloor},
+}
+
+const ordersyncName, naiveName, floorName = "ordersync", "naive", "floor"
+
+func names() []string {
+	var all []string
+	for _, s := range systems {
+		all = append(all, s.name)
+	}
+	return all
+}
+
+// bench is the servers and what is common to all measurements.
+type bench struct {
+	options  options
+	dir      string
+	stack    *devstack.Stack
+	temporal client.Client // for looking, not for the systems
+	log      *slog.Logger
+	progress io.Writer
+}
+
+func start(ctx context.Context, o options, progress io.Writer) (_ *bench, err error) {
+	b := &bench{options: o, progress: progress, log: telemetry.NewLogger(progress, slog.LevelWarn)}
+	if b.dir, err = os.MkdirTemp("", "ordersync-bench-"); err != nil {
+		return nil, err
+	}
+	b.say("starting Kafka, Temporal and MySQL")
+	b.stack, err = devstack.Start(ctx, devstack.Options{Dir: b.dir, Logger: b.log})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(b.dir))
+	}
+	if b.temporal, err = b.dial(); err != nil {
+		return nil, errors.Join(err, b.stop(context.WithoutCancel(ctx)))
+	}
+	return b, nil
+}
+
+// dial connects to Temporal with the SDK's defaults.
+func (b *bench) dial() (client.Client, error) {
+	return client.Dial(client.Options{HostPort: b.stack.TemporalAddress(), Logger: telemetry.SDKLogger(b.log)})
+}
+
+func (b *bench) stop(ctx context.Context) error {
+	if b.temporal != nil {
+		b.temporal.Close()
+	}
+	return errors.Join(b.stack.Stop(ctx), os.RemoveAll(b.dir))
+}
+
+func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }
+
+// rounds measures everything that was asked for.
+func (b *bench) rounds(ctx context.Context) (report, error) {
+	r := make(report)
+	if b.options.warmUp > 0 {
+		b.say("warming up")
+		for _, system := range b.options.only {
+			if _, err := b.measure(ctx, system, 0, b.options.warmUp, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for round := 1; round <= b.options.rounds; round++ {
+		for i := range b.options.only {
+			system := b.options.only[(i+round-1)%len(b.options.only)]
+			var profile io.Writer
+			if system == ordersyncName && round == b.options.rounds && b.options.cpuProfile != "" {
+				file, err := os.Create(b.options.cpuProfile)
+				if err != nil {
+					return nil, err
+				}
+				defer file.Close()
+				profile = file
+			}
+			m, err := b.measure(ctx, system, round, b.options.orders, profile)
+			if err != nil {
+				return nil, err
+			}
+			r[system] = append(r[system], m)
+			b.say("round %d of %d: %-9s %6.1f orders/s", round, b.options.rounds, system, m.rate())
+		}
+	}
+	return r, nil
+}
+
+// measure runs one system once. profile may be nil.
+func (b *bench) measure(ctx context.Context, name string, round, orders int, profile io.Writer) (m measurement, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s, round %d: %w", name, round, err)
+		}
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit(orders), fmt.Errorf("not done within %v", limit(orders)))
+	defer cancel()
+
+	updates := 1
+	t := trial{
+		system: name, name: fmt.Sprintf("%s-%d", name, round), orders: orders,
+		// Round 0 warms up, with orders of its own.
+		events: slices.Collect(simulate.Orders(b.options.seed+uint64(round), orders, simulate.Options{Updates: &updates})),
+	}
+	s := systems[slices.Index(names(), name)].make(b, t)
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.prepare(ctx); err != nil {
+		return measurement{}, err
+	}
+
+	if profile != nil {
+		if err := pprof.StartCPUProfile(profile); err != nil {
+			return measurement{}, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	before := b.usage()
+	running, end := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(running) }()
+	err = b.await(ctx, s, t, ended)
+	used := b.usage().minus(before)
+	pprof.StopCPUProfile()
+	end()
+	if err != nil {
+		return measurement{}, err
+	}
+	if err := <-ended; err != nil {
+		return measurement{}, err
+	}
+
+	span, err := b.span(ctx, t)
+	if err != nil {
+		return measurement{}, err
+	}
+	return measurement{orders: orders, events: len(t.events), span: span, cpu: used}, s.check(ctx)
+}
+
+// await returns when the system has finished and all its workflows are closed. An early end of its
+// run is an error.
+func (b *bench) await(ctx context.Context, s system, t trial, ended chan error) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	finished := false
+	for {
+		select {
+		case err := <-ended:
+			ended <- nil
+			return errors.Join(errors.New("it ended before its work was done"), err)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+		var err error
+		if !finished {
+			finished, err = s.finished(ctx)
+		}
+		if finished && err == nil {
+			var closed bool
+			if closed, err = b.allClosed(ctx, t); closed {
+				return nil
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
