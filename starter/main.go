@@ -28,8 +28,8 @@ func run(ctx context.Context, args []string, environ map[string]string, out io.W
 		Name: "starter",
 		About: `starter reads order events from Kafka and hands each to the Temporal workflow of its order. Starters
 share the partitions of the topics as one consumer group. An offset is committed when everything up
-to it is safely in Temporal or in the dead-letter topic, so a starter can be stopped with SIGTERM
-(which takes less than 30 s) or killed at any time. With EAGER_START=true it is a worker as well.`,
+to it is safely in Temporal or in the dead-letter topic, so a starter can be killed at any time.
+With EAGER_START=true it is a worker as well.`,
 		Example:  "KAFKA_BROKERS=localhost:9092 TEMPORAL_ADDRESS=localhost:7233 starter",
 		Required: []string{"KAFKA_BROKERS"},
 		Run: func(ctx context.Context, cfg config.Config, log *slog.Logger) error {

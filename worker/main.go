@@ -28,7 +28,7 @@ func run(ctx context.Context, args []string, environ map[string]string, out io.W
 		Name: "worker",
 		About: `worker applies the events of orders to MySQL. It runs the Temporal workflow of every order and the
 steps of it; as many workers as you like share the work. It keeps nothing of its own: it can be
-stopped with SIGTERM (which takes less than 30 s) or killed at any time.`,
+killed at any time, but SIGTERM spares the orders it is in the wait for time-outs.`,
 		Example:  "KAFKA_BROKERS=localhost:9092 TEMPORAL_ADDRESS=localhost:7233 MYSQL_DSN='user:password@tcp(localhost:3306)/ordersync' worker",
 		Required: []string{"KAFKA_BROKERS", "MYSQL_DSN"},
 		Run: func(ctx context.Context, cfg config.Config, log *slog.Logger) error {

@@ -23,6 +23,22 @@ type Command struct {
 	Run      func(context.Context, config.Config, *slog.Logger) error
 }
 
+const help = `%s
+It ends within %v of a SIGTERM.
+
+Example:
+
+  %s
+
+Flags:
+
+  --help     this text
+  --version  which build it is
+
+Environment:
+
+%s`
+
 // Main runs the command until ctx ends. args are those after the program's name. Help and log go
 // to out.
 func (c Command) Main(ctx context.Context, args []string, environ map[string]string, out io.Writer) error {
@@ -32,7 +48,7 @@ func (c Command) Main(ctx context.Context, args []string, environ map[string]str
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		_, err = fmt.Fprintf(out, "%s\n\nExample:\n\n  %s\n\nFlags:\n\n  --help     this text\n  --version  which build it is\n\nEnvironment:\n\n%s", c.About, c.Example, config.Usage())
+		_, err = fmt.Fprintf(out, help, c.About, ShutdownLimit, c.Example, config.Usage())
 		return err
 	case err != nil:
 		return fmt.Errorf("%w; see %s --help", err, c.Name)
