@@ -206,7 +206,7 @@ func TestWorkerWaitsForItsServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer temporal.Stop(context.Background()) //nolint:errcheck // the test's own server
+	defer temporal.Stop(context.Background())
 	if _, err := pod.Setup(t.Context(), cfg, slog.New(slog.DiscardHandler), pod.SetupOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,7 @@ func publish(t *testing.T, cfg config.Config, orders int) (events int, orderIDs 
 	transport := pod.KafkaTransport(cfg)
 	defer transport.CloseIdleConnections()
 	producer := pod.NewProducer(cfg, transport)
-	defer producer.Close() //nolint:errcheck // everything is acknowledged
+	defer producer.Close()
 	if err := producer.Publish(t.Context(), messages...); err != nil {
 		t.Fatal(err)
 	}

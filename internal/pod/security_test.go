@@ -133,7 +133,7 @@ func TestKafkaOverTLSAndSASL(t *testing.T) {
 			transport := pod.KafkaTransport(cfg)
 			defer transport.CloseIdleConnections()
 			producer := pod.NewProducer(cfg, transport)
-			defer producer.Close() //nolint:errcheck // the letter is acknowledged
+			defer producer.Close()
 			if err := producer.DeadLetter(ctx, order.DeadLetter{Value: []byte("{}"), Reason: order.MissingField}); err != nil {
 				t.Errorf("produce: %v", err)
 			}

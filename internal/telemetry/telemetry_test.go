@@ -109,7 +109,7 @@ func TestScrapeHasTheSDKsMetrics(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		health := &telemetry.Health{}
-		var missing error = errors.New("schema is at 0, this binary needs 1; run ordersync setup")
+		missing := errors.New("schema is at 0, this binary needs 1; run ordersync setup")
 		asked := 0
 		health.Add("mysql", func(context.Context) error { asked++; return missing })
 		health.Add("temporal", func(ctx context.Context) error { return nil })
