@@ -229,7 +229,7 @@ const stickyCacheSize = 2000
 func (p *process) startWorker() (worker.Worker, <-chan error, error) {
 	worker.SetStickyWorkflowCacheSize(stickyCacheSize)
 	fatal := make(chan error, 1)
-	w := newWorker(p.temporal, p.cfg, p.target, p.letters, p.notices, p.log, func(err error) { fatal <- err })
+	w := newWorker(p.temporal, p.cfg, p.target, p.letters, p.log, func(err error) { fatal <- err })
 	if err := w.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start the Temporal worker: %w", err)
 	}
