@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,6 +50,7 @@ MYSQL_DSN, and where those are not set from the file env in the directory of a r
   ordersync wait`,
 		Version:       pod.Version(),
 		Args:          noArguments,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -133,12 +135,21 @@ func readable(out io.Writer) slog.Handler {
 	return slog.NewTextHandler(out, &slog.HandlerOptions{
 		Level: slog.LevelWarn,
 		ReplaceAttr: func(groups []string, attr slog.Attr) slog.Attr {
-			if len(groups) == 0 && attr.Key == slog.TimeKey {
+			switch {
+			case len(groups) > 0:
+			case attr.Key == slog.TimeKey:
 				return slog.String(attr.Key, attr.Value.Time().UTC().Format("15:04:05Z"))
+			case slices.Contains(forMachines, attr.Key):
+				return slog.Attr{}
 			}
 			return attr
 		},
 	})
+}
+
+// forMachines are what the Temporal SDK adds to every line.
+var forMachines = []string{
+	"component", "Namespace", "TaskQueue", "WorkerID", "WorkflowType", "WorkflowID", "RunID", "ActivityID", "Attempt",
 }
 
 // terminal tells whether somebody watches what is written to w.

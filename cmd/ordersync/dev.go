@@ -203,20 +203,21 @@ func (d *dev) welcome(stack *devstack.Stack) {
 	out := d.stdout
 	fmt.Fprintln(out)
 	t := newTable(out)
+	t.indent = "  "
 	if ui := stack.UIAddress(); ui != "" {
-		t.row("  Temporal Web UI", ui)
+		t.row("Temporal Web UI", ui)
 	}
-	t.row("  Temporal", stack.TemporalAddress())
-	t.row("  Kafka", strings.Join(stack.KafkaBrokers(), ","))
-	t.row("  MySQL", shownDSN(stack.MySQLDSN()))
-	if line := clientLine(stack.MySQLDSN()); line != "" {
+	t.row("Temporal", stack.TemporalAddress())
+	t.row("Kafka", strings.Join(stack.KafkaBrokers(), ","))
+	t.row("MySQL", shownDSN(stack))
+	if line := clientLine(stack); line != "" {
 		t.row("", line)
 	}
 	if d.health != "" {
-		t.row("  health, metrics", "http://"+d.health+"/readyz, http://"+d.health+"/metrics")
+		t.row("health, metrics", "http://"+d.health+"/readyz, http://"+d.health+"/metrics")
 	}
-	t.row("  logs", filepath.Join(d.dir, "logs"))
-	t.row("  for a shell", ". "+devstack.EnvFile(d.dir))
+	t.row("logs", filepath.Join(d.dir, "logs"))
+	t.row("for a shell", ". "+devstack.EnvFile(d.dir))
 	_ = t.flush() // the terminal is gone, if anything; the stack runs on
 	fmt.Fprintf(out, "\nTry next, in another terminal:\n\n")
 	if d.noPipeline {
@@ -229,21 +230,21 @@ func (d *dev) welcome(stack *devstack.Stack) {
 	fmt.Fprintf(out, "\nCtrl-C stops everything; the data stays.\n")
 }
 
-// shownDSN is a DSN without its password.
-func shownDSN(dsn string) string {
-	parsed, err := mysql.ParseDSN(dsn)
+// shownDSN is the DSN, without the password of a server that is not the stack's own.
+func shownDSN(stack *devstack.Stack) string {
+	parsed, err := mysql.ParseDSN(stack.MySQLDSN())
 	if err != nil {
-		return "MYSQL_DSN"
+		return mysqlDSN
 	}
-	if parsed.Passwd != "" {
+	if stack.MySQL() == nil && parsed.Passwd != "" {
 		parsed.Passwd = "***"
 	}
 	return parsed.FormatDSN()
 }
 
 // clientLine is how to look into the database from a shell.
-func clientLine(dsn string) string {
-	parsed, err := mysql.ParseDSN(dsn)
+func clientLine(stack *devstack.Stack) string {
+	parsed, err := mysql.ParseDSN(stack.MySQLDSN())
 	if err != nil || parsed.Net != "tcp" {
 		return ""
 	}
@@ -251,9 +252,12 @@ func clientLine(dsn string) string {
 	if err != nil {
 		return ""
 	}
-	password := ""
-	if parsed.Passwd != "" {
-		password = " -p"
+	password := " -p"
+	switch {
+	case parsed.Passwd == "":
+		password = ""
+	case stack.MySQL() != nil:
+		password += parsed.Passwd
 	}
 	return fmt.Sprintf("mariadb -h %s -P %s -u %s%s %s", host, port, parsed.User, password, parsed.DBName)
 }

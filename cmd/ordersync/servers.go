@@ -68,7 +68,7 @@ func (a *app) servers(ctx context.Context, needed []string) (map[string]string, 
 	// One server of one's own and another of the stack's is hardly meant: events would be published
 	// here and looked for there.
 	for _, name := range []string{kafkaBrokers, temporalAddress, mysqlDSN} {
-		if a.environ[name] != "" && written[name] != "" && a.environ[name] != written[name] {
+		if own := strings.TrimSpace(a.environ[name]); own != "" && written[name] != "" && own != written[name] {
 			return nil, fmt.Errorf("%s is set to another server than %s names, and %s not set: set all of them, or none",
 				name, path, areOrIs(missing))
 		}

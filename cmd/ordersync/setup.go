@@ -22,7 +22,8 @@ func (a *app) setupCommand() *cobra.Command {
 the search attributes, the tables and their migrations. It may be repeated, and leaves alone what is
 there; columns, indexes and checks that your team has added stay. ordersync dev does it by itself.` + environment(),
 		Example: `  ordersync setup
-  KAFKA_BROKERS=kafka:9092 TEMPORAL_ADDRESS=temporal:7233 MYSQL_DSN='sync:secret@tcp(db:3306)/orders' ordersync setup --partitions 24`,
+  export KAFKA_BROKERS=kafka:9092 TEMPORAL_ADDRESS=temporal:7233 MYSQL_DSN='sync:secret@tcp(db:3306)/orders'
+  ordersync setup --partitions 24`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			switch {

@@ -54,8 +54,7 @@ seed has sync_ids of its own. The lines are what load takes.`,
 		},
 	}
 	c.Flags().Uint64Var(&seed, "seed", 1, "which orders; the same seed gives the same ones")
-	c.Flags().IntVar(&updates, "updates", 0, "exactly so many updates for every order (default: 0 to 4, drawn)")
-	c.Flags().Lookup("updates").DefValue = "" // 0 is a choice of its own
+	c.Flags().IntVar(&updates, "updates", 0, "exactly so many updates for every order; without it 0 to 4, drawn")
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -9,25 +10,41 @@ import (
 )
 
 // table lines columns up.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	out    io.Writer
+	indent string
+	text   bytes.Buffer
+	w      *tabwriter.Writer
+}
 
 func newTable(out io.Writer) *table {
-	return &table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
+	t := &table{out: out}
+	t.w = tabwriter.NewWriter(&t.text, 0, 0, 2, ' ', 0)
+	return t
 }
 
-// row adds a line; an empty last column leaves no spaces at its end.
 func (t *table) row(columns ...any) {
-	var text []string
-	for _, c := range columns {
-		text = append(text, oneLine(fmt.Sprint(c)))
+	for i, c := range columns {
+		if i > 0 {
+			fmt.Fprint(t.w, "\t")
+		}
+		fmt.Fprint(t.w, oneLine(fmt.Sprint(c)))
 	}
-	for len(text) > 1 && text[len(text)-1] == "" {
-		text = text[:len(text)-1]
-	}
-	fmt.Fprintln(t.w, strings.Join(text, "\t"))
+	fmt.Fprintln(t.w)
 }
 
-func (t *table) flush() error { return t.w.Flush() }
+// flush writes the table, without the spaces after empty last columns.
+func (t *table) flush() error {
+	if err := t.w.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(t.text.String()) {
+		if _, err := fmt.Fprintln(t.out, t.indent+strings.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // oneLine keeps what others wrote from breaking a table.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

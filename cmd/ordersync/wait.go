@@ -167,7 +167,11 @@ func printSummary(out io.Writer, s settle.Summary) error {
 	t.row("orders", s.Orders, "")
 	t.row("invoices", s.Invoices, "applied")
 	t.row("dead letters", s.DeadLetters, "")
-	t.row("blocked", s.Blocked, fmt.Sprintf("behind %d blocked orders", s.BlockedOrders))
+	behind := ""
+	if s.BlockedOrders > 0 {
+		behind = fmt.Sprintf("behind %d blocked orders", s.BlockedOrders)
+	}
+	t.row("blocked", s.Blocked, behind)
 	if s.Outstanding > 0 {
 		t.row("outstanding", s.Outstanding, "")
 	}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/config"
+	"ordersync/internal/devstack"
+	"ordersync/internal/devstack/devtest"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// result is what a command left behind.
+type result struct {
+	stdout, stderr string
+	err            error
+}
+
+// call runs the command as a shell would, with an environment of its own.
+func call(ctx context.Context, environ map[string]string, stdin string, args ...string) result {
+	var out, errs bytes.Buffer
+	err := run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(stdin), &out, &errs, environ)
+	return result{out.String(), errs.String(), err}
+}
+
+func (r result) decode(t *testing.T, into any) {
+	t.Helper()
+	require.NoError(t, r.err, r.stderr)
+	dec := json.NewDecoder(strings.NewReader(r.stdout))
+	dec.DisallowUnknownFields()
+	require.NoError(t, dec.Decode(into), r.stdout)
+}
+
+// The help is the manual: read its changes as a diff. go test ./cmd/ordersync -run Help -update
+func TestHelp(t *testing.T) {
+	var text strings.Builder
+	for _, c := range append([]*cobra.Command{nil}, (&app{}).root().Commands()...) {
+		args := []string{"--help"}
+		if c != nil {
+			if name := c.Name(); name == "help" || name == "completion" {
+				continue // cobra's own
+			}
+			args = []string{c.Name(), "--help"}
+			assert.NotEmpty(t, c.Example, "%s has an example", c.Name())
+			assert.NotEmpty(t, c.Long, "%s is explained", c.Name())
+		}
+		r := call(t.Context(), nil, "", args...)
+		require.NoError(t, r.err)
+		text.WriteString("$ ordersync " + strings.Join(args, " ") + "\n")
+		text.WriteString(strings.Replace(r.stdout, strings.TrimRight(config.Usage(), "\n"), "  (the variables)", 1) + "\n")
+	}
+	golden := filepath.Join("testdata", "help.txt")
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o750))
+		require.NoError(t, os.WriteFile(golden, []byte(text.String()), 0o640))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err, "write it with -update")
+	assert.Equal(t, string(want), text.String())
+	for line := range strings.Lines(text.String()) {
+		assert.LessOrEqual(t, len([]rune(line)), 121, "a terminal's width: %s", line)
+	}
+}
+
+func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
+	for line, want := range map[string]string{
+		"nonsense":                   `there is no command "nonsense"; see ordersync --help`,
+		"wait now":                   `ordersync wait takes no argument, not "now"`,
+		"wait --nonsense":            "unknown flag: --nonsense; see ordersync wait --help",
+		"wait -o yaml":               "-o yaml: the output is text or json",
+		"wait --timeout -5s":         "--timeout -5s: give a duration",
+		"order":                      "takes one argument, a sync_id, not 0",
+		"order " + longID:            "is no sync_id: that has 1 to 64 bytes",
+		"simulate many":              `"many" is no number of orders`,
+		"simulate 0":                 `"0" is no number of orders`,
+		"simulate 1 --updates -1":    "--updates -1: give a number from 0",
+		"load x --channel web":       "--channel web: the channels are online, store, international",
+		"blocked --limit 0":          "--limit 0: give a number from 1",
+		"amend 1":                    "either by --data JSON or by --data-file FILE",
+		"amend 1 --data {":           "the new data is not usable",
+		"amend 1 --data null":        "the new data is not usable",
+		"setup --partitions 0":       "--partitions 0: give a number from 1 on",
+		"dev --mysql-port 70000":     "--mysql-port 70000: give a port",
+		"load no-such-file":          "no servers: KAFKA_BROKERS is not set",
+		"retry 1":                    "TEMPORAL_ADDRESS is not set, and there is no nowhere/env",
+		"simulate 1 --data-dir a -o": "unknown shorthand flag",
+	} {
+		r := call(t.Context(), nil, "", append(strings.Fields(line), "--data-dir", "nowhere")...)
+		assert.ErrorContains(t, r.err, want, line)
+		assert.Empty(t, r.stdout, line)
+	}
+}
+
+var longID = strings.Repeat("x", 65)
+
+func TestSimulateIsTheSameForASeed(t *testing.T) {
+	first := call(t.Context(), nil, "", "simulate", "20", "--seed", "7", "--updates", "1")
+	require.NoError(t, first.err)
+	assert.Equal(t, 60, strings.Count(first.stdout, "\n"))
+	assert.Equal(t, first.stdout, call(t.Context(), nil, "", "simulate", "20", "--seed", "7", "--updates", "1").stdout)
+	assert.NotEqual(t, first.stdout, call(t.Context(), nil, "", "simulate", "20", "--seed", "8", "--updates", "1").stdout)
+}
+
+// stackAt writes the file that a stack leaves, with a server that answers at every address.
+func stackAt(t *testing.T, answers bool) (dir, address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	address = listener.Addr().String()
+	if !answers {
+		require.NoError(t, listener.Close())
+	}
+	dir = t.TempDir()
+	text := "export KAFKA_BROKERS='" + address + "'\nexport TEMPORAL_ADDRESS='" + address + "'\nexport MYSQL_DSN='u:p@tcp(" + address + ")/s'\n"
+	require.NoError(t, os.WriteFile(devstack.EnvFile(dir), []byte(text), 0o600))
+	return dir, address
+}
+
+func TestServersComeFromTheEnvironmentElseTheStack(t *testing.T) {
+	dir, address := stackAt(t, true)
+	dead, _ := stackAt(t, false)
+	all := []string{kafkaBrokers, temporalAddress, mysqlDSN}
+	for name, tc := range map[string]struct {
+		environ map[string]string
+		dir     string
+		needed  []string
+		kafka   string // what KAFKA_BROKERS comes to
+		err     string
+	}{
+		"the stack":                          {dir: dir, needed: all, kafka: address},
+		"the environment goes first":         {environ: map[string]string{kafkaBrokers: "k:1"}, dir: dir, needed: []string{kafkaBrokers}, kafka: "k:1"},
+		"the environment alone":              {environ: map[string]string{kafkaBrokers: "k:1", temporalAddress: "t:1", mysqlDSN: "u@tcp(m:1)/s"}, dir: "nowhere", needed: all, kafka: "k:1"},
+		"the same server twice":              {environ: map[string]string{kafkaBrokers: address}, dir: dir, needed: all, kafka: address},
+		"an empty variable is none":          {environ: map[string]string{kafkaBrokers: " "}, dir: dir, needed: all, kafka: address},
+		"Temporal in a profile":              {environ: map[string]string{kafkaBrokers: "k:1", "TEMPORAL_PROFILE": "prod"}, dir: "nowhere", needed: []string{kafkaBrokers, temporalAddress}, kafka: "k:1"},
+		"one's own Kafka, the stack's MySQL": {environ: map[string]string{kafkaBrokers: "k:1"}, dir: dir, needed: all, err: "KAFKA_BROKERS is set to another server"},
+		"neither":                            {dir: "nowhere", needed: all, err: "start a stack of your own with `ordersync dev`"},
+		"a stack that was killed":            {dir: dead, needed: all, err: "is `ordersync dev` still running?"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &app{environ: tc.environ, dataDir: tc.dir}
+			environ, err := a.servers(t.Context(), tc.needed)
+			if tc.err != "" {
+				require.ErrorContains(t, err, tc.err)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, tc.kafka, environ[kafkaBrokers])
+		})
+	}
+}
+
+func TestHintsReachTheSameStack(t *testing.T) {
+	assert.Equal(t, "ordersync wait", (&app{program: "ordersync", dataDir: defaultDir}).hint("wait"))
+	assert.Equal(t, "bin/ordersync wait --data-dir x", (&app{program: "bin/ordersync", dataDir: "x"}).hint("wait"))
+}
+
+// A log that is written to for weeks stays bounded, and loses no line but old ones.
+func TestLogFileIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "logs", "x.log")
+	l, err := openLog(path)
+	require.NoError(t, err)
+	_, err = l.Write(bytes.Repeat([]byte("x"), maxLog+1))
+	require.NoError(t, err)
+	_, err = l.Write([]byte("new\n"))
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, "new\n", string(text))
+	old, err := os.Stat(path + ".old")
+	require.NoError(t, err)
+	assert.EqualValues(t, maxLog+1, old.Size())
+}
+
+func TestShortened(t *testing.T) {
+	assert.Equal(t, "a b", shortened("a\n\tb", 10))
+	assert.Equal(t, "日本…", shortened("日本語です", 3))
+}

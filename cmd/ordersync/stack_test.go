@@ -1,0 +1,273 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/devstack"
+	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/envfile"
+	"ordersync/internal/settle"
+	"ordersync/internal/simulate"
+	"ordersync/internal/target"
+	"ordersync/workflows"
+)
+
+// devRun is an `ordersync dev` under way.
+type devRun struct {
+	t      *testing.T
+	dir    string
+	stop   context.CancelFunc
+	ended  chan error
+	stdout *syncBuffer
+	stderr *syncBuffer
+}
+
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func startDev(t *testing.T, dir string, flags ...string) *devRun {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &devRun{t: t, dir: dir, stop: cancel, ended: make(chan error, 1), stdout: &syncBuffer{}, stderr: &syncBuffer{}}
+	args := append([]string{"ordersync", "dev", "--data-dir", dir, "--kafka-port", "0", "--temporal-port", "0", "--ui-port", "0", "--mysql-port", "0"}, flags...)
+	environ := map[string]string{"PATH": os.Getenv("PATH"), "HOLD_WINDOW": "1s"}
+	go func() { d.ended <- run(ctx, args, strings.NewReader(""), d.stdout, d.stderr, environ) }()
+	t.Cleanup(func() { d.end() })
+	devtest.Eventually(t, 2*time.Minute, func() error {
+		select {
+		case err := <-d.ended:
+			d.ended <- err
+			if errors.Is(err, devstack.ErrMissing) && os.Getenv("CI") != "true" {
+				t.Skip(err)
+			}
+			t.Fatalf("dev ended: %v\n%s", err, d.stderr)
+		default:
+		}
+		if !strings.Contains(d.stdout.String(), "Ctrl-C stops everything") {
+			return errors.New(d.stderr.String())
+		}
+		return nil
+	}, "dev gets ready")
+	return d
+}
+
+// end is a Ctrl-C, and what dev ended with.
+func (d *devRun) end() error {
+	d.stop()
+	err := <-d.ended
+	d.ended <- err
+	return err
+}
+
+// ordersync runs a command against the stack.
+func (d *devRun) ordersync(stdin string, args ...string) result {
+	d.t.Helper()
+	return call(d.t.Context(), nil, stdin, append(args, "--data-dir", d.dir)...)
+}
+
+func (d *devRun) shop() *target.Target {
+	d.t.Helper()
+	env, err := envfile.Read(devstack.EnvFile(d.dir))
+	require.NoError(d.t, err)
+	shop, err := target.Open(env[mysqlDSN], target.Options{})
+	require.NoError(d.t, err)
+	d.t.Cleanup(func() { _ = shop.Close() })
+	return shop
+}
+
+// The commands, one after the other, as their reader would use them: publish, wait, look, repair.
+func TestCommandsOnAStack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a whole stack")
+	}
+	dir := filepath.Join(t.TempDir(), "stack")
+	d := startDev(t, dir)
+	assert.Contains(t, d.stdout.String(), "mariadb -h 127.0.0.1 -P ")
+	assert.Contains(t, d.stdout.String(), "ordersync wait --data-dir "+dir)
+
+	r := d.ordersync("", "dev", "--kafka-port", "0")
+	require.ErrorContains(t, r.err, "is in use by process")
+
+	// Publish and wait: the shop has what the events come to.
+	file := filepath.Join(t.TempDir(), "orders.ndjson")
+	simulated := call(t.Context(), nil, "", "simulate", "40", "--seed", "3")
+	require.NoError(t, os.WriteFile(file, []byte(simulated.stdout), 0o600))
+	events := slices.Collect(simulate.Orders(3, 40, simulate.Options{}))
+	var published loaded
+	d.ordersync("", "load", file, "-o", "json").decode(t, &published)
+	assert.Equal(t, len(events), published.Published)
+	require.NoError(t, d.ordersync(simulated.stdout, "load", "-").err, "the same again")
+	var s settle.Summary
+	d.ordersync("", "wait", "--timeout", "2m", "-o", "json").decode(t, &s)
+	assert.Equal(t, 2*len(events), s.Events)
+	assert.Equal(t, len(events), s.Duplicates)
+	assert.Equal(t, len(events), s.Applied)
+	assert.Equal(t, 40, s.Orders)
+	assert.Equal(t, 40, s.Invoices)
+	assert.Positive(t, s.EventsPerSecond)
+	shop := d.shop()
+	got, err := simulate.ReadTarget(t.Context(), shop.DB())
+	require.NoError(t, err)
+	assert.Empty(t, simulate.Compare(simulate.Expect(slices.Values(events)), got))
+
+	// An order of it.
+	id := events[0].SyncID
+	var view orderView
+	d.ordersync("", "order", id, "-o", "json").decode(t, &view)
+	assert.EqualValues(t, "invoiced", view.Row.Status)
+	assert.Equal(t, syncDone, view.Sync)
+	assert.GreaterOrEqual(t, len(view.Timeline), 2)
+	assert.NotNil(t, view.Pending, "a list is never null")
+	r = d.ordersync("", "order", id)
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "order "+id+": invoiced")
+	assert.Regexp(t, `order_creation v1 +(online|store|international)/\d+/\d+ +applied`, r.stdout)
+	require.ErrorContains(t, d.ordersync("", "order", "unheard-of").err, "order unheard-of is unknown")
+	require.ErrorContains(t, d.ordersync("", "retry", id).err, "has no running workflow")
+
+	// A file with lines that are none, and an event that is none.
+	r = d.ordersync("garbage\n"+`{"sync_id":"bad","channel":"store","event":"nonsense","data":1}`+"\n{\"sync_id\":1}\n", "load", "-", "-o", "json")
+	require.ErrorContains(t, r.err, "2 of 3 lines were not published")
+	assert.Contains(t, r.stderr, "-, line 1: it is no JSON object")
+	assert.Contains(t, r.stderr, "-, line 3: it names no channel")
+	d.ordersync("", "wait", "--timeout", "1m", "-o", "json").decode(t, &s)
+	assert.Equal(t, 1, s.DeadLetters)
+
+	// The team's constraint refuses some events: those orders are blocked, and got going one by one.
+	_, err = shop.DB().ExecContext(t.Context(), "ALTER TABLE orders ADD CONSTRAINT no_loss CHECK (JSON_VALUE(data, '$.total') IS NULL OR JSON_VALUE(data, '$.total') >= 0)")
+	require.NoError(t, err)
+	var refused strings.Builder
+	for _, id := range []string{"A", "B", "C"} {
+		fmt.Fprintf(&refused, `{"sync_id":%q,"event":"order_creation","version":1,"data":{"total":-1}}`+"\n", id)
+		fmt.Fprintf(&refused, `{"sync_id":%q,"event":"invoice_creation","version":2,"data":{"n":1}}`+"\n", id)
+	}
+	require.NoError(t, d.ordersync(refused.String(), "load", "-", "--channel", "store").err)
+	r = d.ordersync("", "wait", "--timeout", "1m", "-o", "json")
+	r.decode(t, &s)
+	assert.Equal(t, 6, s.Blocked)
+	assert.Equal(t, 3, s.BlockedOrders)
+	assert.Contains(t, r.stderr, "3 orders are blocked: ordersync blocked")
+
+	var stuck stuckView
+	d.ordersync("", "blocked", "-o", "json").decode(t, &stuck)
+	require.Len(t, stuck.Orders, 3)
+	for _, o := range stuck.Orders {
+		assert.Equal(t, workflows.StatusBlocked, o.Status)
+		assert.NotEmpty(t, o.Reason)
+		assert.NotNil(t, o.Since)
+	}
+	assert.Contains(t, d.ordersync("", "blocked", "--limit", "1").stdout, "… and more")
+	r = d.ordersync("", "order", "A")
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "order A: not in the shop's database")
+	assert.Contains(t, r.stdout, "blocked on order_creation v1 since")
+	assert.Contains(t, r.stdout, "ordersync retry A")
+	require.ErrorContains(t, d.ordersync("", "retry", "A", "--event-id", "another").err, "the retry did nothing: ignored")
+	require.ErrorContains(t, d.ordersync("", "retry", "A").err, "order A is still blocked")
+	r = d.ordersync("", "amend", "A", "--data", `{"total":1}`, "--reason", "sign")
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "replaced the data of order_creation v1")
+	r = d.ordersync(`{"total":2}`, "amend", "B", "--data-file", "-")
+	require.NoError(t, r.err)
+
+	// Without a worker: what is known is shown, and a signal is not lost.
+	require.NoError(t, d.end())
+	assert.NoFileExists(t, devstack.EnvFile(dir))
+	require.ErrorContains(t, d.ordersync("", "blocked").err, "start a stack of your own with `ordersync dev`")
+	d = startDev(t, dir, "--no-pipeline")
+	r = d.ordersync("", "order", "C")
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "what waits is not known: no worker answers")
+	assert.Contains(t, r.stdout, "sync: blocked")
+	stuck = stuckView{}
+	d.ordersync("", "blocked", "-o", "json").decode(t, &stuck)
+	require.Len(t, stuck.Orders, 1)
+	assert.Nil(t, stuck.Orders[0].Since)
+	require.ErrorContains(t, d.ordersync("", "skip", "C", "--reason", "test").err, "takes effect as soon as a worker runs")
+	r = d.ordersync("", "setup", "-o", "json")
+	var made setupView
+	r.decode(t, &made)
+	assert.NotEmpty(t, made.Items)
+	for _, item := range made.Items {
+		assert.False(t, item.Created, "%s %s was there", item.Kind, item.Name)
+	}
+	require.NoError(t, d.ordersync(`{"sync_id":"D","event":"order_creation","data":1}`, "load", "-", "--channel", "online").err)
+	r = d.ordersync("", "wait", "--timeout", "2s", "-o", "json")
+	require.ErrorContains(t, r.err, "not all was settled within 2s: 1 events are outstanding")
+	require.ErrorContains(t, r.err, "order D, order_creation")
+	require.ErrorContains(t, r.err, "ordersync order D --data-dir")
+	require.NoError(t, d.end())
+
+	// On the same directory everything goes on; nothing was applied twice.
+	d = startDev(t, dir)
+	d.ordersync("", "wait", "--timeout", "1m", "-o", "json").decode(t, &s)
+	assert.Equal(t, len(events)+6, s.Applied+s.Blocked, "of C the creation was skipped, its invoice is left; D came")
+	assert.Equal(t, 1, s.Skipped)
+	assert.Zero(t, s.Outstanding)
+	view = orderView{}
+	d.ordersync("", "order", "A", "-o", "json").decode(t, &view)
+	assert.EqualValues(t, "invoiced", view.Row.Status)
+	assert.JSONEq(t, `{"total":1}`, string(view.Row.Data))
+	require.NoError(t, d.end())
+	assert.Contains(t, d.stderr.String(), "stopped; the data is in "+dir)
+}
+
+// A server of one's own takes the place of the embedded one.
+func TestDevWithAKafkaOfOnesOwn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a stack")
+	}
+	brokers := devtest.KafkaEmbedded(t).Brokers()
+	dir := filepath.Join(t.TempDir(), "stack")
+	var out, errs syncBuffer
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	environ := map[string]string{"PATH": os.Getenv("PATH"), kafkaBrokers: strings.Join(brokers, ",")}
+	args := []string{"ordersync", "dev", "--no-pipeline", "--data-dir", dir, "--temporal-port", "0", "--ui-port", "0", "--mysql-port", "0"}
+	go func() { ended <- run(ctx, args, strings.NewReader(""), &out, &errs, environ) }()
+	devtest.Eventually(t, 2*time.Minute, func() error {
+		select {
+		case err := <-ended:
+			if errors.Is(err, devstack.ErrMissing) && os.Getenv("CI") != "true" {
+				t.Skip(err)
+			}
+			t.Fatalf("dev ended: %v", err)
+		default:
+		}
+		_, err := os.Stat(devstack.EnvFile(dir))
+		return err
+	}, "dev gets ready")
+	env, err := envfile.Read(devstack.EnvFile(dir))
+	require.NoError(t, err)
+	assert.Equal(t, environ[kafkaBrokers], env[kafkaBrokers])
+	assert.Contains(t, errs.String(), "KAFKA_BROKERS is set: that server is used, and no embedded Kafka started")
+	cancel()
+	require.NoError(t, <-ended)
+}
