@@ -4,11 +4,13 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"strings"
 
+	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -22,6 +24,8 @@ type Target interface {
 	Apply(context.Context, order.Step) (order.Result, error)
 	// Skip writes the event off in the ledger, unless it stands there already.
 	Skip(context.Context, order.Event) (order.Result, error)
+	// RecordAction puts a line into the audit, at most once however often it is called.
+	RecordAction(context.Context, order.Action) error
 }
 
 // DeadLetters is the topic of what will not be applied.
@@ -30,17 +34,24 @@ type DeadLetters interface {
 	DeadLetter(context.Context, order.DeadLetter) error
 }
 
+// Notices tells people that an order waits for them.
+type Notices interface {
+	// Blocked returns at once; what it sets going is never in the way of an order.
+	Blocked(order.Blocked)
+}
+
 // Activities are the steps of OrderSync. Each may run more than once for the same input; the
 // ledger makes that safe.
 type Activities struct {
 	target      Target
 	deadLetters DeadLetters
+	notices     Notices
 	log         *slog.Logger
 }
 
 // New makes the activities that a worker registers.
-func New(target Target, deadLetters DeadLetters, log *slog.Logger) *Activities {
-	return &Activities{target: target, deadLetters: deadLetters, log: log}
+func New(target Target, deadLetters DeadLetters, notices Notices, log *slog.Logger) *Activities {
+	return &Activities{target: target, deadLetters: deadLetters, notices: notices, log: log}
 }
 
 // CreateOrder applies an order_creation.
@@ -60,13 +71,13 @@ func (a *Activities) CreateInvoice(ctx context.Context, step order.Step) (order.
 
 func (a *Activities) apply(ctx context.Context, step order.Step) (order.Result, error) {
 	result, err := a.target.Apply(ctx, step)
-	return result, a.fail(ctx, step.Event, err)
+	return result, a.fail(ctx, step.Event.SyncID, err)
 }
 
 // SkipEvent writes an event off that an operator gave up.
 func (a *Activities) SkipEvent(ctx context.Context, step order.Step) (order.Result, error) {
 	result, err := a.target.Skip(ctx, step.Event)
-	return result, a.fail(ctx, step.Event, err)
+	return result, a.fail(ctx, step.Event.SyncID, err)
 }
 
 // Overflow is what arrived behind a stuck order whose queue was full.
@@ -112,18 +123,64 @@ func (a *Activities) DeadLetterSignal(ctx context.Context, syncID string, input 
 	return nil
 }
 
+// NoticeBlocked hands on that an order waits for somebody.
+func (a *Activities) NoticeBlocked(_ context.Context, b order.Blocked) error {
+	a.notices.Blocked(b)
+	return nil
+}
+
+// Audit is an operator's action to record.
+type Audit struct {
+	Action order.Action `json:"action"`
+	// Nth tells which signal of its name in the run it came by, from 1: an action that names nobody
+	// is by the identity of the client that sent that signal.
+	Nth int `json:"nth"`
+}
+
+// RecordAction puts an operator's action into the audit.
+func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
+	action := audit.Action
+	if action.By == "" {
+		by, err := sender(ctx, action.Name, audit.Nth)
+		if err != nil {
+			return temporal.NewApplicationErrorWithCause("find who sent the signal "+action.Name, "HistoryUnavailable", err)
+		}
+		action.By = cmp.Or(by, "unknown")
+	}
+	return a.fail(ctx, action.SyncID, a.target.RecordAction(ctx, action))
+}
+
+// sender is the identity that the history of the activity's own run gives for the nth signal of a
+// name; the workflow itself does not see it.
+func sender(ctx context.Context, signal string, nth int) (string, error) {
+	run := activity.GetInfo(ctx).WorkflowExecution
+	history := activity.GetClient(ctx).GetWorkflowHistory(ctx, run.ID, run.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for history.HasNext() {
+		event, err := history.Next()
+		if err != nil {
+			return "", err
+		}
+		if signaled := event.GetWorkflowExecutionSignaledEventAttributes(); signaled.GetSignalName() == signal {
+			if nth--; nth == 0 {
+				return signaled.GetIdentity(), nil
+			}
+		}
+	}
+	return "", errors.New("the history of the run has fewer such signals")
+}
+
 // maxMessage bounds an error's text in bytes: it goes into the history.
 const maxMessage = 1000
 
 // fail makes of a target's failure what Temporal goes by: the type, and whether to retry.
-func (a *Activities) fail(ctx context.Context, e order.Event, err error) error {
+func (a *Activities) fail(ctx context.Context, syncID string, err error) error {
 	if err == nil {
 		return nil
 	}
 	failure := &order.Failure{Type: "Unknown", Err: err}
 	errors.As(err, &failure)
 	if failure.Operator {
-		a.log.ErrorContext(ctx, "the target's set-up needs an operator", "order", e.SyncID, "event", e.ID, "reason", failure.Type, "error", err)
+		a.log.ErrorContext(ctx, "the target's set-up needs an operator", "order", syncID, "reason", failure.Type, "error", err)
 	}
 	text := failure.Err.Error()
 	if len(text) > maxMessage {

@@ -43,12 +43,15 @@ type Retry struct {
 	// EventID restricts the signal to that event: if the order is stuck on another, it is ignored.
 	EventID string `json:"event_id,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	// By is who sends it; without it, the identity of the client that did.
+	By string `json:"by,omitempty"`
 }
 
 // Skip is the input of SignalSkip.
 type Skip struct {
 	EventID string `json:"event_id,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	By      string `json:"by,omitempty"`
 }
 
 // Amend is the input of SignalAmend.
@@ -56,6 +59,7 @@ type Amend struct {
 	EventID string          `json:"event_id,omitempty"`
 	Data    json.RawMessage `json:"data"`
 	Reason  string          `json:"reason,omitempty"`
+	By      string          `json:"by,omitempty"`
 }
 
 // State is the answer of QueryState.
@@ -99,7 +103,12 @@ type OperatorAction struct {
 	At      time.Time `json:"at"`
 	Signal  string    `json:"signal"`
 	EventID string    `json:"event_id,omitempty"`
-	Reason  string    `json:"reason,omitempty"`
+	// By is who the signal said it was from; the audit in the target also knows the identity of
+	// the client that sent a signal which said nothing.
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Before is the state the order was in.
+	Before string `json:"before,omitempty"`
 	// Effect is what the signal did, or why it was ignored or refused.
 	Effect string `json:"effect"`
 }

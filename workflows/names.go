@@ -24,7 +24,8 @@ const (
 // WorkflowID is the id of the one workflow of an order.
 func WorkflowID(syncID string) string { return "order-" + syncID }
 
-// The search attributes, all of type Keyword. The first two are set at start and never change.
+// The search attributes, Keywords but for StuckSince. The first two are set at start and never
+// change; the others are set together, so that they cost one action.
 var (
 	OrderID = temporal.NewSearchAttributeKeyKeyword("OrderID")
 	Channel = temporal.NewSearchAttributeKeyKeyword("Channel")
@@ -32,6 +33,9 @@ var (
 	SyncStatus = temporal.NewSearchAttributeKeyKeyword("SyncStatus")
 	// SyncError is the type of the error the order is stuck on, never its text.
 	SyncError = temporal.NewSearchAttributeKeyKeyword("SyncError")
+	// StuckSince is when the order got stuck on its event: by it the old ones are found without
+	// asking each order.
+	StuckSince = temporal.NewSearchAttributeKeyTime("StuckSince")
 )
 
 // The values of SyncStatus.

@@ -1,8 +1,14 @@
 package workflows
 
 import (
-	commonpb "go.temporal.io/api/common/v1"
+	"encoding/json"
+	"fmt"
 
+	"github.com/google/uuid"
+	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/activities"
 	"ordersync/internal/order"
 )
 
@@ -11,47 +17,49 @@ import (
 // that an old skip has hit a new event.
 func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 	var in Amend // which has every field of Retry and Skip
+	if s.auditing() >= maxAudit {
+		s.remember(signal, in, "refused: the audit of earlier signals waits for the target; send it again once that is mended")
+		return
+	}
 	if err := decodeOptional(payload, &in, &in.Reason); err != nil {
-		s.note(signal, in, "refused: its input could not be read: "+err.Error())
+		s.note(signal, in, "refused: its input could not be read: "+err.Error(), nil)
 		return
 	}
 	if s.Inbox.Stuck == nil && len(s.Undecoded) > 0 {
-		s.note(signal, in, s.operateUndecoded(signal))
+		s.note(signal, in, s.operateUndecoded(signal), nil)
 		return
 	}
 	now := s.now()
 	e := s.Inbox.StuckOn(now)
 	switch {
 	case e == nil:
-		s.note(signal, in, "ignored: the order is not stuck")
+		s.note(signal, in, "ignored: the order is not stuck", nil)
 		return
 	case in.EventID != "" && order.ParseEventID(in.EventID) != e.ID:
-		s.note(signal, in, "ignored: the order is stuck on "+e.Name()+" "+e.ID.String())
+		s.note(signal, in, "ignored: the order is stuck on "+e.Name()+" "+e.ID.String(), nil)
 		return
 	case s.Inbox.Stuck != nil && s.Inbox.Stuck.Skip && signal != SignalRetry:
-		s.note(signal, in, "ignored: "+e.Name()+" is being skipped already")
+		s.note(signal, in, "ignored: "+e.Name()+" is being skipped already", nil)
 		return
 	}
-	effect := ""
+	in.EventID = e.ID.String()
 	switch signal {
 	case SignalRetry:
+		s.note(signal, in, "tried "+e.Name()+" at once", nil)
 		s.Inbox.Retry(now)
-		effect = "tried " + e.Name() + " at once"
 	case SignalSkip:
+		s.note(signal, in, "skipped "+e.Name(), nil)
 		s.Inbox.Skip(clip(in.Reason), now)
-		effect = "skipped " + e.Name()
 	case SignalAmend:
 		data, err := order.ParseData(in.Data)
 		if err != nil {
-			s.note(signal, in, "refused: "+err.Error())
+			s.note(signal, in, "refused: "+err.Error(), nil)
 			return
 		}
+		s.note(signal, in, "replaced the data of "+e.Name()+" and tried it", e.Data)
 		s.Inbox.Amend(data, now)
-		effect = "replaced the data of " + e.Name() + " and tried it"
 	}
-	in.EventID = e.ID.String()
 	s.interrupted = true
-	s.note(signal, in, effect)
 }
 
 // operateUndecoded acts on inputs of SignalEvents that hold no events: a worker that knows more may
@@ -82,25 +90,66 @@ func (s *orderSync) operateUndecoded(signal string) string {
 // noteTooLate tells an operator whose skip or amend came when the target had the event already.
 func (s *orderSync) noteTooLate(e order.Event, r order.Result) {
 	stuck := s.Inbox.Stuck
+	by := Amend{EventID: e.ID.String(), By: "ordersync"}
 	switch {
 	case stuck == nil:
 	case stuck.Skip && r.Outcome != order.Skipped:
-		s.note(SignalSkip, Amend{EventID: e.ID.String()}, "too late: the target had "+e.Name()+" already ("+string(r.Outcome)+")")
+		s.note(SignalSkip, by, "too late: the target had "+e.Name()+" already ("+string(r.Outcome)+")", nil)
 	case stuck.Amended && r.Duplicate:
-		s.note(SignalAmend, Amend{EventID: e.ID.String()}, "perhaps too late: the target had "+e.Name()+" already; compare its data")
+		s.note(SignalAmend, by, "perhaps too late: the target had "+e.Name()+" already; compare its data", nil)
 	}
 }
 
 // refuseCancel notes, once, that the workflow does not end for a request to cancel it.
 func (s *orderSync) refuseCancel() {
 	s.canceled = nil
-	s.note("cancel", Amend{}, "refused: pending events would be lost; skip what is stuck, or terminate the run and replay from Kafka")
+	s.remember("cancel", Amend{}, "refused: pending events would be lost; skip what is stuck, or terminate the run and replay from Kafka")
 }
 
-// note remembers an operator's signal and what came of it.
-func (s *orderSync) note(signal string, in Amend, effect string) {
-	s.Operator = append(s.Operator, OperatorAction{
-		At: s.now(), Signal: signal, EventID: clip(in.EventID), Reason: clip(in.Reason), Effect: clip(effect),
-	})
+// maxAudit bounds the actions that wait to be recorded, and so what an outage of the target leaves
+// in the run.
+const maxAudit = 100
+
+func (s *orderSync) auditing() (n int) {
+	for _, l := range s.outbox {
+		if l.audit != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// note remembers an operator's signal and what came of it, and sends it to the audit, with the data
+// that an amendment replaces. It is called before the inbox acts, to tell what was before.
+func (s *orderSync) note(signal string, in Amend, effect string, original json.RawMessage) {
+	noted := s.remember(signal, in, effect)
+	nth := s.received[signal]
+	info := workflow.GetInfo(s.ctx)
+	action := order.Action{
+		// The same whenever the run is replayed, and whenever the activity is.
+		ID:     uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%s/%s/%d/%s", info.WorkflowExecution.RunID, signal, nth, in.By)),
+		SyncID: s.in.SyncID, Name: signal, By: noted.By, At: noted.At, Reason: noted.Reason,
+		Before: noted.Before, Effect: noted.Effect, Original: original,
+	}
+	if in.EventID != "" {
+		id := order.ParseEventID(in.EventID)
+		action.EventID = &id
+	}
+	s.outbox = append(s.outbox, letter{audit: &activities.Audit{Action: action, Nth: nth}})
+}
+
+// remember puts a signal into the state.
+func (s *orderSync) remember(signal string, in Amend, effect string) OperatorAction {
+	state := s.summary(s.next())
+	before := state.Status
+	if state.Reason != "" {
+		before += ": " + state.Reason
+	}
+	noted := OperatorAction{
+		At: s.now(), Signal: signal, EventID: clip(in.EventID), By: clip(in.By), Reason: clip(in.Reason),
+		Before: clip(before), Effect: clip(effect),
+	}
+	s.Operator = append(s.Operator, noted)
 	s.Operator = s.Operator[max(0, len(s.Operator)-maxOperator):]
+	return noted
 }

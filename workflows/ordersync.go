@@ -47,11 +47,14 @@ type orderSync struct {
 	subs []subscription
 
 	Carried
-	// outbox is on its way to the dead-letter topic, in this order; flush is the activity that
-	// carries its first letters there, nil while none runs.
+	// outbox is on its way to the dead-letter topic or the audit, in this order; flush is the
+	// activity that carries its first letters there, nil while none runs.
 	outbox   []letter
 	flush    workflow.Future
 	flushing int
+	// received counts the signals of each name in this run, by which the audit finds their sender
+	// in the history.
+	received map[string]int
 	// interrupted tells a step in retry that an operator wants something else now.
 	interrupted bool
 	alarm       alarm
@@ -64,7 +67,7 @@ func newOrderSync(ctx workflow.Context, in Input) *orderSync {
 		// Failing the task, not the workflow: it goes on as soon as a worker comes that knows.
 		panic(fmt.Sprintf("the run follows rules %d and this worker knows %d: deploy workers that know them, before starters", in.Settings.Rules, Rules))
 	}
-	s := &orderSync{in: in, canceled: ctx.Done()}
+	s := &orderSync{in: in, canceled: ctx.Done(), received: map[string]int{}}
 	// A cancelled context would cancel every step before it begins, and pending events would die
 	// with the run.
 	s.ctx, _ = workflow.NewDisconnectedContext(ctx)
@@ -95,17 +98,21 @@ func (s *orderSync) run() error {
 		case inbox.Skip:
 			s.skip(next.Step)
 		case inbox.Hold:
-			s.show("", "")
+			s.show(shown{})
 			s.await(next.Until)
 		case inbox.Block:
-			s.show(StatusBlocked, next.Type)
+			s.block(next)
 			s.await(time.Time{})
 		case inbox.Rest:
-			s.show("", "")
-			if s.done() {
+			s.show(shown{})
+			switch {
+			case !s.done():
+				s.await(s.idleUntil())
+			case len(s.outbox) > 0:
+				s.await(time.Time{})
+			default:
 				return nil
 			}
-			s.await(s.idleUntil())
 		}
 	}
 }
@@ -120,12 +127,9 @@ func (s *orderSync) next() inbox.Next {
 	return next
 }
 
-// done tells whether the run may complete: nothing pends, and the order is invoiced or has been
-// idle for long.
+// done tells whether a run with nothing pending has come to its end: the order is invoiced, or has
+// been idle for long.
 func (s *orderSync) done() bool {
-	if len(s.outbox) > 0 {
-		return false
-	}
 	return s.OrderStatus == order.Invoiced || s.in.Settings.IdleTimeout == 0 || !s.now().Before(s.idleUntil())
 }
 

@@ -53,8 +53,10 @@ type shop struct {
 	data  json.RawMessage
 	// fail, if set, may fail an attempt.
 	fail func(order.Step) error
-	// dead are the dead letters.
-	dead []order.DeadLetter
+	// dead are the dead letters, actions the audit, blocked the notices.
+	dead    []order.DeadLetter
+	actions []order.Action
+	blocked []order.Blocked
 }
 
 func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
@@ -97,6 +99,13 @@ func (s *shop) DeadLetter(_ context.Context, d order.DeadLetter) error {
 	return nil
 }
 
+func (s *shop) RecordAction(_ context.Context, a order.Action) error {
+	s.actions = append(s.actions, a)
+	return nil
+}
+
+func (s *shop) Blocked(b order.Blocked) { s.blocked = append(s.blocked, b) }
+
 var (
 	refused = &order.Failure{Type: "CheckViolated", Permanent: true, Err: errors.New("CONSTRAINT total fails")}
 	down    = &order.Failure{Type: "TargetUnavailable", Err: errors.New("connection refused")}
@@ -117,7 +126,12 @@ func setup(t *testing.T) *bundle {
 	b.SetStartTime(epoch)
 	b.SetTestTimeout(20 * time.Second)
 	b.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
-	b.RegisterActivity(activities.New(b.shop, b.shop, slog.New(slog.DiscardHandler)))
+	b.RegisterActivity(activities.New(b.shop, b.shop, b.shop, slog.New(slog.DiscardHandler)))
+	// The suite has no history in which to look for a signal's sender.
+	var a *activities.Activities
+	b.OnActivity(a.RecordAction, mock.Anything, mock.Anything).Return(func(ctx context.Context, audit activities.Audit) error {
+		return b.shop.RecordAction(ctx, audit.Action)
+	}).Maybe()
 	require.NoError(t, b.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(workflows.OrderID.ValueSet("1"))))
 	return b
 }
@@ -246,14 +260,17 @@ func TestBlocked(t *testing.T) {
 		b := setup(t)
 		b.shop.fail = refuseUpdate
 		var upserts []string
-		b.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueSet("blocked"), workflows.SyncError.ValueSet("CheckViolated"))).
+		b.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueSet("blocked"), workflows.SyncError.ValueSet("CheckViolated"), workflows.StuckSince.ValueSet(epoch))).
 			Return(nil).Once().Run(func(mock.Arguments) { upserts = append(upserts, "set") })
-		b.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueUnset(), workflows.SyncError.ValueUnset())).
+		b.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueUnset(), workflows.SyncError.ValueUnset(), workflows.StuckSince.ValueUnset())).
 			Return(nil).Once().Run(func(mock.Arguments) { upserts = append(upserts, "unset") })
 		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalRetry, nil) }) // refused again: nothing to set
 		b.after(2*time.Hour, func() { b.shop.fail = nil; b.SignalWorkflow(workflows.SignalRetry, nil) })
 		b.start(creation, update, invoice)
 		require.Equal(t, []string{"set", "unset"}, upserts)
+		require.Equal(t, []order.Blocked{{
+			SyncID: "1", Channel: order.Online, Event: "order_updation v2", Reason: "CheckViolated", Error: "CONSTRAINT total fails", Since: epoch,
+		}}, b.shop.blocked, "one notice, whatever is tried")
 		b.AssertExpectations(t)
 	})
 	t.Run("skip", func(t *testing.T) {
@@ -300,6 +317,11 @@ func TestBlocked(t *testing.T) {
 			b.SignalWorkflow(workflows.SignalAmend, workflows.Amend{Data: json.RawMessage(`{"total": 7}`)})
 		})
 		b.start(creation, update, invoice)
+		require.Len(t, b.shop.actions, 2)
+		amended := b.shop.actions[1]
+		require.Equal(t, "blocked: CheckViolated", amended.Before)
+		require.Equal(t, update.ID, *amended.EventID)
+		require.JSONEq(t, string(update.Data), string(amended.Original), "the audit keeps what was")
 		require.JSONEq(t, `{"total":7}`, string(b.shop.data))
 		require.Equal(t, order.Applied, b.shop.ledger[update.ID.String()])
 	})
@@ -478,7 +500,7 @@ func TestContinueAsNewWhileRetrying(t *testing.T) {
 	first.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}})
 	in := continued(t, first)
 	second := setup(t)
-	second.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueUnset(), workflows.SyncError.ValueUnset())).Return(nil).Once()
+	second.OnUpsertTypedSearchAttributes(temporal.NewSearchAttributes(workflows.SyncStatus.ValueUnset(), workflows.SyncError.ValueUnset(), workflows.StuckSince.ValueUnset())).Return(nil).Once()
 	second.shop.fail = func(order.Step) error { return down }
 	second.after(time.Hour, func() { second.shop.fail = nil; second.send(invoice) })
 	second.run(in)
@@ -593,6 +615,45 @@ func TestOperatorSignalsInEveryForm(t *testing.T) {
 			b.start(creation, invoice)
 		})
 	}
+}
+
+func TestEveryOperatorSignalIsInTheAudit(t *testing.T) {
+	b := setup(t)
+	b.shop.fail = func(order.Step) error { return refused }
+	b.after(time.Minute, func() {
+		b.SignalWorkflow(workflows.SignalRetry, workflows.Retry{By: "support@shop", Reason: "mended"})
+		b.SignalWorkflow(workflows.SignalRetry, workflows.Retry{By: "support@shop"})
+		b.raw(workflows.SignalAmend, payload("json/plain", "{"))
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{By: "night@shop", Reason: "test order"})
+	})
+	b.after(time.Hour, func() { b.shop.fail = nil; b.send(update, invoice) })
+	b.start(creation)
+	effects := map[string]int{}
+	ids := map[string]bool{}
+	for _, a := range b.shop.actions {
+		effects[a.Name+" by "+a.By+": "+strings.SplitN(a.Effect, " ", 2)[0]]++
+		ids[a.ID.String()] = true
+	}
+	require.Equal(t, map[string]int{"retry by support@shop: tried": 2, "amend by : refused:": 1, "skip by night@shop: skipped": 1}, effects)
+	require.Len(t, ids, 4)
+}
+
+func TestTheAuditIsBounded(t *testing.T) {
+	b := setup(t)
+	b.shop.fail = func(order.Step) error { return refused }
+	b.after(time.Minute, func() {
+		for range 150 {
+			b.SignalWorkflow(workflows.SignalRetry, nil)
+		}
+	})
+	b.after(time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "refused: the audit")
+		require.Len(t, b.shop.actions, 100)
+		b.shop.fail = nil
+		b.SignalWorkflow(workflows.SignalRetry, nil)
+	})
+	b.start(creation, invoice)
+	require.Len(t, b.shop.actions, 101)
 }
 
 func TestRequestToCancelIsRefused(t *testing.T) {

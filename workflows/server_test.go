@@ -63,6 +63,18 @@ func (l *locked) DeadLetter(ctx context.Context, d order.DeadLetter) error {
 	return l.shop.DeadLetter(ctx, d)
 }
 
+func (l *locked) RecordAction(ctx context.Context, a order.Action) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shop.RecordAction(ctx, a)
+}
+
+func (l *locked) Blocked(b order.Blocked) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.shop.Blocked(b)
+}
+
 func (l *locked) look(at func(*shop)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,10 +116,11 @@ func (l *live) startWorker() {
 func newWorker(c client.Client, queue string, shop interface {
 	activities.Target
 	activities.DeadLetters
+	activities.Notices
 }) worker.Worker {
 	w := worker.New(c, queue, worker.Options{})
 	w.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
-	w.RegisterActivity(activities.New(shop, shop, slog.New(slog.DiscardHandler)))
+	w.RegisterActivity(activities.New(shop, shop, shop, slog.New(slog.DiscardHandler)))
 	return w
 }
 
@@ -271,7 +284,7 @@ func TestServerSignalWithoutInput(t *testing.T) {
 		before, err := l.state()
 		require.NoError(t, err)
 		_, err = l.client.WorkflowService().SignalWorkflowExecution(t.Context(), &workflowservice.SignalWorkflowExecutionRequest{
-			Namespace: client.DefaultNamespace, WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: l.id}, SignalName: workflows.SignalRetry, Input: input,
+			Namespace: client.DefaultNamespace, Identity: "test", WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: l.id}, SignalName: workflows.SignalRetry, Input: input,
 		})
 		require.NoError(t, err)
 		l.wait("the signal is noted", func(s workflows.State) bool {
@@ -290,6 +303,12 @@ func TestServerSignalWithoutInput(t *testing.T) {
 	l.signal(workflows.SignalRetry, nil)
 	l.send(invoice)
 	l.finish()
+	l.shop.look(func(s *shop) {
+		for _, a := range s.actions {
+			require.Equal(t, "test", a.By, "who sent a bare signal is in the history")
+		}
+		require.NotEmpty(t, s.actions)
+	})
 	l.keep("blocked-retry-skip")
 }
 

@@ -5,37 +5,56 @@ import (
 	"strings"
 	"time"
 
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
+	"ordersync/activities"
 	"ordersync/internal/order"
 	"ordersync/workflows/inbox"
 )
 
-// shown is what the search attributes SyncStatus and SyncError say.
+// shown is what the search attributes say.
 type shown struct {
-	Status string `json:"status,omitempty"`
-	Error  string `json:"error,omitempty"`
+	Status string    `json:"status,omitempty"`
+	Error  string    `json:"error,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
 }
 
 // show brings the search attributes up to date. Each change costs an action, so an order that
 // never gets stuck has none.
-func (s *orderSync) show(status, errType string) {
-	now := shown{Status: status, Error: errType}
-	if now == s.Shown {
+func (s *orderSync) show(now shown) {
+	if now.Status == s.Shown.Status && now.Error == s.Shown.Error && now.Since.Equal(s.Shown.Since) {
 		return
 	}
 	s.Shown = now
-	set := SyncStatus.ValueUnset()
-	why := SyncError.ValueUnset()
-	if status != "" {
-		set, why = SyncStatus.ValueSet(status), SyncError.ValueSet(errType)
+	updates := []temporal.SearchAttributeUpdate{SyncStatus.ValueUnset(), SyncError.ValueUnset(), StuckSince.ValueUnset()}
+	if now.Status != "" {
+		updates = []temporal.SearchAttributeUpdate{
+			SyncStatus.ValueSet(now.Status), SyncError.ValueSet(now.Error), StuckSince.ValueSet(now.Since),
+		}
 	}
-	log := workflow.GetLogger(s.ctx)
-	if err := workflow.UpsertTypedSearchAttributes(s.ctx, set, why); err != nil {
-		log.Error("search attributes could not be set", "order", s.in.SyncID, "error", err)
+	if err := workflow.UpsertTypedSearchAttributes(s.ctx, updates...); err != nil {
+		workflow.GetLogger(s.ctx).Error("search attributes could not be set", "order", s.in.SyncID, "error", err)
 	}
-	if status == StatusBlocked {
-		log.Error("order is blocked until somebody acts: see `ordersync order "+s.in.SyncID+"`", "order", s.in.SyncID, "reason", errType)
+}
+
+// block shows that the order waits for somebody, and has it said once.
+func (s *orderSync) block(next inbox.Next) {
+	before := s.Shown
+	s.show(shown{Status: StatusBlocked, Error: next.Type, Since: next.Since})
+	if s.Shown == before {
+		return
+	}
+	var a *activities.Activities
+	ctx := workflow.WithLocalActivityOptions(s.ctx, fastPath)
+	notice := order.Blocked{
+		SyncID: s.in.SyncID, Channel: next.Step.Event.Channel, Event: next.Step.Event.Name(),
+		Reason: next.Type, Error: next.Message, Since: next.Since,
+	}
+	// It only hands the notice over, inside the worker. Should even that fail, the order is blocked
+	// all the same and found by its search attributes.
+	if err := workflow.ExecuteLocalActivity(ctx, a.NoticeBlocked, notice).Get(ctx, nil); err != nil {
+		workflow.GetLogger(s.ctx).Error("the notice of a blocked order failed", "order", s.in.SyncID, "error", err)
 	}
 }
 

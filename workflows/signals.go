@@ -69,6 +69,7 @@ func (s *orderSync) receive(sub subscription) bool {
 	if !sub.channel.ReceiveAsync(&raw) {
 		return false
 	}
+	s.received[sub.name]++
 	sub.take(raw.Payload())
 	return true
 }

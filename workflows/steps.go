@@ -65,7 +65,7 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 	err := workflow.ExecuteLocalActivity(ctx, activity, step).Get(ctx, &result)
 	if err != nil && !permanent(err) {
 		s.Inbox.Delay(id, errorType(err), clip(errorText(err)), s.now())
-		s.show(StatusRetrying, errorType(err))
+		s.show(shown{Status: StatusRetrying, Error: errorType(err), Since: s.Inbox.Stuck.Since})
 		slow := slowPath
 		slow.Summary = summary
 		ctx, cancel := workflow.WithCancel(workflow.WithActivityOptions(s.ctx, slow))
@@ -132,10 +132,12 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// letter is one thing on its way to the dead-letter topic: an event, or a signal's input.
+// letter is one thing on its way out: an event or a signal's input to the dead-letter topic, an
+// operator's action to the audit.
 type letter struct {
 	event  *order.Event
 	signal *undecoded
+	audit  *activities.Audit
 }
 
 // Bounds of one flush, which is one activity and its input.
@@ -144,7 +146,7 @@ const (
 	maxFlushBytes = 512 << 10
 )
 
-// startFlush sends the first letters of the outbox on their way: a run of events, or one signal.
+// startFlush sends the first letters of the outbox on their way: a run of events, or one of the others.
 // It goes on beside the step the order is stuck on.
 func (s *orderSync) startFlush() {
 	if s.flush != nil || len(s.outbox) == 0 {
@@ -152,9 +154,14 @@ func (s *orderSync) startFlush() {
 	}
 	var a *activities.Activities
 	ctx := workflow.WithActivityOptions(s.ctx, slowPath)
-	if u := s.outbox[0].signal; u != nil {
+	switch first := s.outbox[0]; {
+	case first.signal != nil:
 		s.flushing = 1
-		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(u.payload()))
+		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(first.signal.payload()))
+		return
+	case first.audit != nil:
+		s.flushing = 1
+		s.flush = workflow.ExecuteActivity(ctx, a.RecordAction, *first.audit)
 		return
 	}
 	over := activities.Overflow{StuckOn: s.Inbox.Next(s.now()).Step.Event.Name()}

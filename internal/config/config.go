@@ -38,6 +38,9 @@ type Config struct {
 	// MaxInFlight counts fetched offsets above the committed one, in each partition.
 	MaxInFlight int `env:"MAX_IN_FLIGHT" envDefault:"10000" min:"1" max:"1000000" usage:"fetched but uncommitted records of a partition, at most: what a restart may read again"`
 
+	// AlertWebhook takes a POST when orders get blocked. Its URL is a secret, as such URLs tend to be.
+	AlertWebhook Secret `env:"ALERT_WEBHOOK_URL" usage:"gets a JSON POST when orders get blocked, at most one a minute per reason; none if unset"`
+
 	HTTPAddress string     `env:"HTTP_ADDRESS" envDefault:":8080" usage:"where /healthz, /readyz and /metrics are served; none for no server"`
 	LogLevel    slog.Level `env:"LOG_LEVEL" envDefault:"INFO" usage:"DEBUG, INFO, WARN or ERROR"`
 	// WorkerStopTimeout is what a stopping worker gives the tasks it is in.

@@ -31,9 +31,9 @@ type TemporalOptions struct {
 	Headless bool
 	// InMemory keeps the workflows in memory; Dir then holds the log only.
 	InMemory bool
-	// Keywords are search attributes of that type to register, all in the namespace default.
-	Keywords []string
-	Logger   *slog.Logger
+	// SearchAttributes are to be registered in the namespace default.
+	SearchAttributes map[string]enumspb.IndexedValueType
+	Logger           *slog.Logger
 }
 
 // Temporal is a development server with its database in a file, or in memory.
@@ -113,7 +113,7 @@ func StartTemporal(ctx context.Context, options TemporalOptions) (_ *Temporal, e
 	}); err != nil {
 		return nil, err
 	}
-	if err := register(ctx, c, connection, options.Keywords); err != nil {
+	if err := register(ctx, c, connection, options.SearchAttributes); err != nil {
 		return nil, err
 	}
 	if !options.InMemory {
@@ -126,8 +126,8 @@ func StartTemporal(ctx context.Context, options TemporalOptions) (_ *Temporal, e
 }
 
 // register adds search attributes and waits until the server lists them.
-func register(ctx context.Context, c *child, connection grpc.ClientConnInterface, keywords []string) error {
-	if len(keywords) == 0 {
+func register(ctx context.Context, c *child, connection grpc.ClientConnInterface, attributes map[string]enumspb.IndexedValueType) error {
+	if len(attributes) == 0 {
 		return nil
 	}
 	operator := operatorservice.NewOperatorServiceClient(connection)
@@ -137,9 +137,9 @@ func register(ctx context.Context, c *child, connection grpc.ClientConnInterface
 			return err
 		}
 		add := map[string]enumspb.IndexedValueType{}
-		for _, name := range keywords {
+		for name, kind := range attributes {
 			if _, ok := known.GetCustomAttributes()[name]; !ok {
-				add[name] = enumspb.INDEXED_VALUE_TYPE_KEYWORD
+				add[name] = kind
 			}
 		}
 		if len(add) == 0 {
@@ -150,7 +150,7 @@ func register(ctx context.Context, c *child, connection grpc.ClientConnInterface
 		}); err != nil {
 			return err
 		}
-		return fmt.Errorf("search attributes %v are not listed yet", keywords)
+		return fmt.Errorf("search attributes %v are not listed yet", add)
 	})
 }
 

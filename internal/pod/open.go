@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ordersync/internal/config"
+	"ordersync/internal/notice"
 	"ordersync/internal/telemetry"
 )
 
@@ -47,6 +48,9 @@ func (p *process) open() (err error) {
 		}
 		p.closeLater("MySQL connections", func(context.Context) error { return p.target.Close() })
 		p.health.Add("mysql", p.target.CheckSchema)
+		p.notices = notice.New(notice.Options{
+			WebhookURL: string(p.cfg.AlertWebhook), Registerer: p.metrics.Registry, Logger: p.log,
+		})
 	}
 	if p.starter {
 		if p.intake, err = newIntake(p, transport); err != nil {
@@ -57,8 +61,8 @@ func (p *process) open() (err error) {
 	return nil
 }
 
-func (p *process) closeLater(what string, close func(context.Context) error) {
-	p.closers = append(p.closers, closer{what, close})
+func (p *process) closeLater(what string, undo func(context.Context) error) {
+	p.closers = append(p.closers, closer{what, undo})
 }
 
 // close undoes open, also one that failed half-way.

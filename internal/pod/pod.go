@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/client"
@@ -24,6 +25,7 @@ import (
 
 	"ordersync/internal/config"
 	"ordersync/internal/intake"
+	"ordersync/internal/notice"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/telemetry"
@@ -79,8 +81,9 @@ type process struct {
 	server   *telemetry.Server // nil with HTTP_ADDRESS=none
 	temporal client.Client
 	letters  *publish.Producer
-	target   *target.Target // nil without a worker
-	intake   *intake.Intake // nil without a starter
+	target   *target.Target  // nil without a worker
+	notices  *notice.Notices // nil without a worker
+	intake   *intake.Intake  // nil without a starter
 	state    state
 
 	// closers undo what open did, last first.
@@ -150,6 +153,11 @@ func (p *process) work(ctx context.Context) error {
 	}
 	var stopped <-chan error
 	if p.worker {
+		var posting sync.WaitGroup
+		postingCtx, stopPosting := context.WithCancel(context.WithoutCancel(ctx))
+		posting.Go(func() { p.notices.Run(postingCtx) })
+		defer posting.Wait()
+		defer stopPosting()
 		w, fatal, err := p.startWorker()
 		if err != nil {
 			return err
@@ -229,7 +237,7 @@ const stickyCacheSize = 2000
 func (p *process) startWorker() (worker.Worker, <-chan error, error) {
 	worker.SetStickyWorkflowCacheSize(stickyCacheSize)
 	fatal := make(chan error, 1)
-	w := newWorker(p.temporal, p.cfg, p.target, p.letters, p.log, func(err error) { fatal <- err })
+	w := newWorker(p.temporal, p.cfg, p.target, p.letters, p.notices, p.log, func(err error) { fatal <- err })
 	if err := w.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start the Temporal worker: %w", err)
 	}

@@ -18,8 +18,8 @@ import (
 	"ordersync/workflows"
 )
 
-// searchAttributes are those of OrderSync, all of type Keyword.
-var searchAttributes = []temporal.SearchAttributeKey{workflows.OrderID, workflows.Channel, workflows.SyncStatus, workflows.SyncError}
+// searchAttributes are those of OrderSync.
+var searchAttributes = []temporal.SearchAttributeKey{workflows.OrderID, workflows.Channel, workflows.SyncStatus, workflows.SyncError, workflows.StuckSince}
 
 func setupSearchAttributes(ctx context.Context, cfg config.Config, log *slog.Logger, o SetupOptions) ([]SetupItem, error) {
 	c, err := NewTemporal(cfg, log, nil)
@@ -55,7 +55,7 @@ func addSearchAttributes(ctx context.Context, c client.Client, namespace string)
 		if useSearchAttributes(ctx, c, namespace) == nil {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("the search attributes of namespace %s cannot be read: add %s as Keyword by hand (on Temporal Cloud in the Web UI or with tcld): %w", namespace, names(), err)
+		return nil, fmt.Errorf("the search attributes of namespace %s cannot be read: add %s by hand (on Temporal Cloud in the Web UI or with tcld): %w", namespace, names(), err)
 	}
 	missing, added := map[string]enumspb.IndexedValueType{}, map[string]bool{}
 	for _, key := range searchAttributes {
@@ -73,7 +73,7 @@ func addSearchAttributes(ctx context.Context, c client.Client, namespace string)
 	_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missing})
 	var exists *serviceerror.AlreadyExists // by another setup at the same time
 	if err != nil && !errors.As(err, &exists) {
-		return nil, fmt.Errorf("add search attributes to namespace %s (or add %s as Keyword by hand): %w", namespace, names(), err)
+		return nil, fmt.Errorf("add search attributes to namespace %s (or add %s by hand): %w", namespace, names(), err)
 	}
 	return added, nil
 }
@@ -82,7 +82,7 @@ func addSearchAttributes(ctx context.Context, c client.Client, namespace string)
 func useSearchAttributes(ctx context.Context, c client.Client, namespace string) error {
 	var terms []string
 	for _, key := range searchAttributes {
-		terms = append(terms, key.GetName()+`="setup"`)
+		terms = append(terms, key.GetName()+` IS NOT NULL`)
 	}
 	_, err := c.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(terms, " AND ")})
 	return err
@@ -91,7 +91,7 @@ func useSearchAttributes(ctx context.Context, c client.Client, namespace string)
 func names() string {
 	var all []string
 	for _, key := range searchAttributes {
-		all = append(all, key.GetName())
+		all = append(all, fmt.Sprintf("%s (%v)", key.GetName(), key.GetValueType()))
 	}
 	return strings.Join(all, ", ")
 }

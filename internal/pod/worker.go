@@ -24,7 +24,7 @@ const (
 )
 
 // newWorker registers OrderSync and its activities. fatal is called when the worker cannot go on.
-func newWorker(c client.Client, cfg config.Config, target activities.Target, letters activities.DeadLetters, log *slog.Logger, fatal func(error)) worker.Worker {
+func newWorker(c client.Client, cfg config.Config, target activities.Target, letters activities.DeadLetters, notices activities.Notices, log *slog.Logger, fatal func(error)) worker.Worker {
 	w := worker.New(c, cfg.Temporal.TaskQueue, worker.Options{
 		MaxConcurrentWorkflowTaskPollers:       workflowTaskPollers,
 		MaxConcurrentWorkflowTaskExecutionSize: workflowTasks,
@@ -38,6 +38,6 @@ func newWorker(c client.Client, cfg config.Config, target activities.Target, let
 		OnFatalError:      fatal,
 	})
 	w.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
-	w.RegisterActivity(activities.New(target, letters, log))
+	w.RegisterActivity(activities.New(target, letters, notices, log))
 	return w
 }

@@ -19,12 +19,18 @@ import (
 	"testing"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
+
 	"ordersync/internal/devstack"
 )
 
-// Keywords are the search attributes Temporal knows: those of the package workflows, which devtest
-// does not import so that it can be used in that package's own tests.
-var Keywords = []string{"OrderID", "Channel", "SyncStatus", "SyncError"}
+// SearchAttributes are those that Temporal knows: those of the package workflows, which devtest does
+// not import so that it can be used in that package's own tests.
+var SearchAttributes = map[string]enumspb.IndexedValueType{
+	"OrderID": enumspb.INDEXED_VALUE_TYPE_KEYWORD, "Channel": enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+	"SyncStatus": enumspb.INDEXED_VALUE_TYPE_KEYWORD, "SyncError": enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+	"StuckSince": enumspb.INDEXED_VALUE_TYPE_DATETIME,
+}
 
 // KafkaVariable names the environment variable that makes Kafka use another broker than the
 // embedded one: "real" starts an Apache Kafka for the test binary, host:port is one that runs.
@@ -131,7 +137,7 @@ func MySQLPrivate(t testing.TB, options devstack.MySQLOptions) *devstack.MySQL {
 	return server
 }
 
-// Temporal is the address of a server in memory that knows Keywords. Tests share its namespace
+// Temporal is the address of a server in memory that knows SearchAttributes. Tests share its namespace
 // default: give task queues and workflows names of their own.
 func Temporal(t testing.TB) (address string) {
 	t.Helper()
@@ -141,7 +147,7 @@ func Temporal(t testing.TB) (address string) {
 			return nil, err
 		}
 		return devstack.StartTemporal(ctx, devstack.TemporalOptions{
-			Dir: path, Headless: true, InMemory: true, Keywords: Keywords, Logger: errorLog(),
+			Dir: path, Headless: true, InMemory: true, SearchAttributes: SearchAttributes, Logger: errorLog(),
 		})
 	})
 	require(t, err)
@@ -155,7 +161,7 @@ func TemporalPrivate(t testing.TB, options devstack.TemporalOptions) *devstack.T
 	if options.Dir == "" {
 		options.Dir = t.TempDir()
 	}
-	options.Headless, options.Keywords = true, Keywords
+	options.Headless, options.SearchAttributes = true, SearchAttributes
 	server, err := devstack.StartTemporal(t.Context(), options)
 	require(t, err)
 	t.Cleanup(func() { stop(t, server) })

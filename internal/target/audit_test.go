@@ -1,0 +1,39 @@
+package target
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/order"
+)
+
+func TestTheAuditKeepsEachActionOnce(t *testing.T) {
+	target := setup(t).Target
+	event := uuid.New()
+	amend := order.Action{
+		ID: uuid.New(), SyncID: "1", Name: "amend", EventID: &event, By: "support@shop", Reason: "negative total", Before: "blocked: CheckViolated",
+		Effect: "replaced", At: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Original: json.RawMessage(`{"total":-1}`),
+	}
+	whole := order.Action{ID: uuid.New(), SyncID: "1", Name: "terminate", By: strings.Repeat("é", 400), At: amend.At.Add(time.Second)}
+	for range 2 {
+		require.NoError(t, target.RecordAction(t.Context(), amend))
+		require.NoError(t, target.RecordAction(t.Context(), whole))
+	}
+	actions, err := target.Actions(t.Context(), "1")
+	require.NoError(t, err)
+	require.Len(t, actions, 2)
+	require.JSONEq(t, string(amend.Original), string(actions[0].Original))
+	actions[0].Original = amend.Original
+	require.Equal(t, amend, actions[0])
+	require.Nil(t, actions[1].EventID)
+	require.Len(t, []rune(actions[1].By), 255)
+	none, err := target.Actions(t.Context(), "2")
+	require.NoError(t, err)
+	require.NotNil(t, none)
+	require.Empty(t, none)
+}
