@@ -11,6 +11,6 @@ import (
 // offset on, waiting up to wait for the first. next is where to go on; an error may come along with
 // messages read before it.
 func FetchCommitted(ctx context.Context, tr kafka.RoundTripper, brokers []string, topic string, partition int, offset int64, wait time.Duration) (messages []kafka.Message, next int64, err error) {
-	f, err := fetch(ctx, tr, brokers, topic, partition, offset, wait)
+	f, err := fetch(ctx, tr, brokers, topic, partition, offset, fetchMost, wait)
 	return f.messages, f.next, err
 }

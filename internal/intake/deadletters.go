@@ -75,7 +75,9 @@ func (p *partition) writeDeadLetter(ctx context.Context, l letter) error {
 		return err
 	}
 	p.intake.metrics.deadLetters.WithLabelValues(p.topic, string(l.reason)).Inc()
-	p.log.Warn("a record went to the dead-letter topic", "offset", l.record.message.Offset, "reason", l.reason, "detail", l.detail)
+	p.intake.buried.Do(func() {
+		p.log.Warn("a record went to the dead-letter topic", "offset", l.record.message.Offset, "reason", l.reason, "detail", l.detail)
+	})
 	p.lanes.finish(l.record)
 	return nil
 }

@@ -22,19 +22,20 @@ type fetched struct {
 	highWatermark int64
 }
 
-// fetch reads committed records of one partition from offset on, waiting up to wait for the first.
+// fetch reads committed records of one partition from offset on, about maxBytes of them as they are stored,
+// waiting up to wait for the first.
 //
 // It speaks the protocol itself because kafka-go's own clients do not tell transactions apart:
 // Reader hands out markers and aborted records as messages, Client.Fetch aborted records, and it
 // spins at a trailing marker. An error may come along with the messages read before it.
-func fetch(ctx context.Context, tr kafka.RoundTripper, brokers []string, topic string, partition int, offset int64, wait time.Duration) (fetched, error) {
+func fetch(ctx context.Context, tr kafka.RoundTripper, brokers []string, topic string, partition int, offset int64, maxBytes int, wait time.Duration) (fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+requestTimeout)
 	defer cancel()
 	m, err := tr.RoundTrip(ctx, kafka.TCP(brokers...), &fetchAPI.Request{
 		ReplicaID:      -1,
 		MaxWaitTime:    int32(wait.Milliseconds()),
 		MinBytes:       1,
-		MaxBytes:       fetchBytes,
+		MaxBytes:       int32(maxBytes),
 		IsolationLevel: int8(kafka.ReadCommitted),
 		SessionID:      -1,
 		SessionEpoch:   -1,
@@ -43,7 +44,7 @@ func fetch(ctx context.Context, tr kafka.RoundTripper, brokers []string, topic s
 			CurrentLeaderEpoch: -1,
 			FetchOffset:        offset,
 			LogStartOffset:     -1,
-			PartitionMaxBytes:  fetchBytes,
+			PartitionMaxBytes:  int32(maxBytes),
 		}}}},
 	})
 	if err != nil {

@@ -56,7 +56,7 @@ func (i *Intake) newGeneration(ctx context.Context, assigned *kafka.Generation, 
 				intake: i, lanes: g.lanes, topic: topic, id: a.ID,
 				channel: i.options.Topics[topic], all: partitions[topic],
 				log:     log.With("topic", topic, "partition", a.ID),
-				letters: newLetters(),
+				letters: newLetters(), fetchBytes: fetchFirst,
 			}
 			g.partitions = append(g.partitions, p)
 			g.starts = append(g.starts, a.Offset)

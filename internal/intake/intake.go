@@ -47,6 +47,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"go.temporal.io/sdk/client"
+	"golang.org/x/time/rate"
 
 	"ordersync/internal/order"
 	"ordersync/workflows"
@@ -114,7 +115,7 @@ type Limits struct {
 	// MaxLanes bounds the orders with work in flight. Each topic has an equal share. Default 6,000.
 	MaxLanes int
 	// MaxBytes bounds the records in flight, counted at about twice their size. Each topic has an
-	// equal share, of which one record may be in flight whatever its size. Default 32 MiB.
+	// equal share, of which one record may be in flight whatever its size. Default 24 MiB.
 	MaxBytes int
 	// MaxCalls bounds the calls to Temporal at a time; more than 64 make the server slower.
 	// Default 64.
@@ -125,7 +126,7 @@ func (l Limits) withDefaults() Limits {
 	for _, limit := range []struct {
 		value *int
 		usual int
-	}{{&l.MaxInFlight, 10_000}, {&l.MaxRetrying, 1_000}, {&l.MaxLanes, 6_000}, {&l.MaxBytes, 32 << 20}, {&l.MaxCalls, 64}} {
+	}{{&l.MaxInFlight, 10_000}, {&l.MaxRetrying, 1_000}, {&l.MaxLanes, 6_000}, {&l.MaxBytes, 24 << 20}, {&l.MaxCalls, 64}} {
 		if *limit.value <= 0 {
 			*limit.value = limit.usual
 		}
@@ -144,6 +145,8 @@ type Intake struct {
 	log       *slog.Logger
 	metrics   *metrics
 	troubles  *troubles
+	// buried says which dead letters are logged: a flood of them is told by the metric.
+	buried rate.Sometimes
 
 	current atomic.Pointer[generation] // nil before the first
 }
@@ -186,6 +189,7 @@ func New(o Options) (*Intake, error) {
 		log:       o.Logger,
 		metrics:   newMetrics(o.Registerer),
 		troubles:  newTroubles(),
+		buried:    rate.Sometimes{First: 100, Interval: time.Second},
 	}
 	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, settings: o.Settings, metrics: i.metrics}
 	i.call = c.call
@@ -203,7 +207,7 @@ func New(o Options) (*Intake, error) {
 
 // Run is a member of the group until ctx ends. It waits, as long as it takes, for brokers and
 // topics. After ctx has ended it cancels the calls, commits what is finished, leaves the group and
-// returns, within about 8 s.
+// returns, within about 8 s. The error is about the options.
 func (i *Intake) Run(ctx context.Context) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var background sync.WaitGroup
@@ -248,10 +252,10 @@ func (i *Intake) Run(ctx context.Context) error {
 	i.follow(ctx, working, group)
 	select {
 	case <-closed:
-		return nil
 	case <-time.After(closeTimeout):
-		return fmt.Errorf("intake: the group %s was not left within %v; its other members take over when the session ends", i.options.Group, closeTimeout)
+		i.log.Warn("the group was not left in time; its other members take over when the session ends")
 	}
+	return nil
 }
 
 // follow takes part in generation after generation until ctx ends. A generation ends with the group,

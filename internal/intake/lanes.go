@@ -210,7 +210,7 @@ func (l *lanes) recovered(n *lane) {
 // failed lets the lane try again after a while, for ever: whatever refused the call passes, or is
 // about the set-up. Only a refusal for size is about the events.
 func (l *lanes) failed(n *lane, batch []*record, err error) {
-	wait := n.failed()
+	wait := max(callInterval, n.failed()) // the server may have taken the call all the same
 	code := errorCode(err).String()
 	l.metrics.retries.WithLabelValues(code).Inc()
 	if l.troubles.begin(n.trouble(), code, err) {
@@ -232,9 +232,6 @@ func (l *lanes) rest(n *lane, d time.Duration) {
 	n.timer = time.AfterFunc(d, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.closed {
-			return
-		}
 		l.rested(n)
 		l.dispatch()
 	})

@@ -16,15 +16,21 @@ import (
 const (
 	// fetchWait is how long a fetch waits for the first record. A record that comes ends the wait.
 	fetchWait = time.Second
-	// fetchBytes bounds one fetch of one partition, as it is stored; a single larger batch comes
-	// all the same.
-	fetchBytes = 1 << 20
+	// A fetch is bounded in bytes as they are stored, but what takes memory is what comes out of the
+	// compression. So the bound follows the ratio, between these, for about fetchMost to come out. A
+	// batch is never split; a larger one comes all the same.
+	fetchMost  = 128 << 10
+	fetchFirst = 16 << 10
+	fetchLeast = 1 << 10
 	// requestTimeout bounds every other request to a broker, and a fetch beyond its wait.
 	requestTimeout = 5 * time.Second
 	// anewChecks and anewInterval are how often and how far apart a committed offset must be found
 	// above the end before the topic counts as made anew: a new leader may know a lower end at first.
 	anewChecks   = 3
 	anewInterval = time.Second
+	// outsideInterval is the time between two fetches of an offset that the broker refuses although
+	// its log holds it.
+	outsideInterval = 100 * time.Millisecond
 )
 
 // partition is one assigned partition in one generation.
@@ -41,6 +47,22 @@ type partition struct {
 	tracker       atomic.Pointer[tracker]
 	highWatermark atomic.Int64
 	letters       letters
+	fetchBytes    int // of the next fetch; the goroutine that fetches has it to itself
+}
+
+// fitFetch chooses the size of the next fetch by what came out of the last: it shrinks at once, and
+// grows by doubling while answers are about full.
+func (p *partition) fitFetch(messages []kafka.Message) {
+	bytes := 0
+	for _, m := range messages {
+		bytes += len(m.Key) + len(m.Value)
+	}
+	switch {
+	case bytes > fetchMost:
+		p.fetchBytes = max(fetchLeast, p.fetchBytes*fetchMost/bytes)
+	case bytes > p.fetchBytes/2:
+		p.fetchBytes = min(fetchMost, 2*p.fetchBytes)
+	}
 }
 
 func (p *partition) name() string { return fmt.Sprintf("%s/%d", p.topic, p.id) }
@@ -63,7 +85,7 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 	outside := false
 	err := p.intake.troubles.persist(ctx, p.log, "fetch", "fetch of "+p.name(), func(ctx context.Context) error {
 		var err error
-		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, fetchWait)
+		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, p.fetchBytes, fetchWait)
 		if outside = errors.Is(err, kafka.OffsetOutOfRange); outside || len(got.messages) > 0 {
 			return nil // the error, if it is one of the broker, comes again with the next fetch
 		}
@@ -73,9 +95,14 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 	case err != nil:
 		return offset, err
 	case outside:
-		return p.locate(ctx, offset)
+		next, err := p.locate(ctx, offset)
+		if err == nil && next == offset {
+			err = pause(ctx, outsideInterval) // the broker contradicts itself, as in a change of leaders
+		}
+		return next, err
 	}
 	p.highWatermark.Store(got.highWatermark)
+	p.fitFetch(got.messages)
 	tracker := p.tracker.Load()
 	records := make([]*record, len(got.messages))
 	for i, m := range got.messages {
@@ -129,10 +156,8 @@ func (p *partition) locate(ctx context.Context, offset int64) (int64, error) {
 			if above++; above == anewChecks {
 				return nil
 			}
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(anewInterval):
+			if err := pause(ctx, anewInterval); err != nil {
+				return err
 			}
 		}
 	})

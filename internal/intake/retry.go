@@ -98,3 +98,15 @@ func (t *troubles) persist(ctx context.Context, log *slog.Logger, kind, what str
 	t.over(what)
 	return err
 }
+
+// pause waits for d. It returns an error if ctx ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -263,7 +263,7 @@ func (b *bundle) buried() []kafka.Message {
 	for p := range 3 {
 		offset := int64(0)
 		for {
-			got, err := fetch(b.t.Context(), b.kafka.Transport, b.brokers, deadLetters, p, offset, time.Millisecond)
+			got, err := fetch(b.t.Context(), b.kafka.Transport, b.brokers, deadLetters, p, offset, 1<<20, time.Millisecond)
 			require.NoError(b.t, err)
 			if got.next == offset {
 				break
