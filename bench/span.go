@@ -6,7 +6,6 @@ import (
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
-	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 )
 
@@ -16,20 +15,24 @@ import (
 // page is the most executions the server lists at a time.
 const page = 1000
 
-func (b *bench) list(ctx context.Context, t trial, size int, token []byte) ([]*workflowpb.WorkflowExecutionInfo, []byte, error) {
-	response, err := b.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
-		PageSize: int32(size), NextPageToken: token, Query: fmt.Sprintf("TaskQueue = %q", t.name),
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("list workflows: %w", err)
-	}
-	return response.GetExecutions(), response.GetNextPageToken(), nil
-}
-
-// allClosed tells whether no workflow is open. The server lists the open ones first.
+// allClosed tells whether every order's workflow has run and none is open. The server lists what
+// has happened a moment later, so that none is open says nothing alone.
 func (b *bench) allClosed(ctx context.Context, t trial) (bool, error) {
-	first, _, err := b.list(ctx, t, 1, nil)
-	return err == nil && len(first) == 1 && first[0].GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, err
+	count := func(status enumspb.WorkflowExecutionStatus) (int, error) {
+		response, err := b.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
+			Query: fmt.Sprintf("TaskQueue = %q AND ExecutionStatus = %q", t.name, status),
+		})
+		if err != nil {
+			return 0, fmt.Errorf("count workflows: %w", err)
+		}
+		return int(response.GetCount()), nil
+	}
+	completed, err := count(enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+	if err != nil || completed < t.orders {
+		return false, err
+	}
+	open, err := count(enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING)
+	return open == 0, err
 }
 
 // span is the time from the first start to the last close. Every order must have completed.
@@ -37,11 +40,13 @@ func (b *bench) span(ctx context.Context, t trial) (time.Duration, error) {
 	var first, last time.Time
 	completed := map[string]bool{}
 	for token := []byte(nil); ; {
-		executions, next, err := b.list(ctx, t, page, token)
+		response, err := b.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+			PageSize: page, NextPageToken: token, Query: fmt.Sprintf("TaskQueue = %q", t.name),
+		})
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("list workflows: %w", err)
 		}
-		for _, e := range executions {
+		for _, e := range response.GetExecutions() {
 			started, closed := e.GetStartTime().AsTime(), e.GetCloseTime().AsTime()
 			if first.IsZero() || started.Before(first) {
 				first = started
@@ -53,7 +58,7 @@ func (b *bench) span(ctx context.Context, t trial) (time.Duration, error) {
 				completed[e.GetExecution().GetWorkflowId()] = true
 			}
 		}
-		if token = next; len(token) == 0 {
+		if token = response.GetNextPageToken(); len(token) == 0 {
 			break
 		}
 	}
