@@ -45,13 +45,17 @@ type Retry struct {
 	Reason  string `json:"reason,omitempty"`
 	// By is who sends it; without it, the identity of the client that did.
 	By string `json:"by,omitempty"`
+	// StuckBefore restricts the signal to an order that got stuck at or before that time. One input
+	// for many orders can name no event: this keeps a repeat from hitting an order's next one.
+	StuckBefore time.Time `json:"stuck_before,omitzero"`
 }
 
 // Skip is the input of SignalSkip.
 type Skip struct {
-	EventID string `json:"event_id,omitempty"`
-	Reason  string `json:"reason,omitempty"`
-	By      string `json:"by,omitempty"`
+	EventID     string    `json:"event_id,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	By          string    `json:"by,omitempty"`
+	StuckBefore time.Time `json:"stuck_before,omitzero"`
 }
 
 // Amend is the input of SignalAmend.
@@ -60,6 +64,8 @@ type Amend struct {
 	Data    json.RawMessage `json:"data"`
 	Reason  string          `json:"reason,omitempty"`
 	By      string          `json:"by,omitempty"`
+
+	StuckBefore time.Time `json:"stuck_before,omitzero"`
 }
 
 // State is the answer of QueryState.

@@ -38,6 +38,9 @@ func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 	case in.EventID != "" && order.ParseEventID(in.EventID) != e.ID:
 		s.note(signal, in, "ignored: the order is stuck on "+e.Name()+" "+e.ID.String(), nil)
 		return
+	case !in.StuckBefore.IsZero() && s.Inbox.Next(now).Since.After(in.StuckBefore):
+		s.note(signal, in, "ignored: the order got stuck on "+e.Name()+" later than "+stamp(in.StuckBefore), nil)
+		return
 	case s.Inbox.Stuck != nil && s.Inbox.Stuck.Skip && signal != SignalRetry:
 		s.note(signal, in, "ignored: "+e.Name()+" is being skipped already", nil)
 		return

@@ -308,6 +308,20 @@ func TestBlocked(t *testing.T) {
 		})
 		b.start(creation, update, invoice)
 	})
+	t.Run("a repeated bulk skip leaves the next event alone", func(t *testing.T) {
+		b := setup(t)
+		b.shop.fail = func(order.Step) error { return refused }
+		bulk := workflows.Skip{StuckBefore: epoch.Add(30 * time.Minute)}
+		b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalSkip, bulk) })
+		b.after(2*time.Hour, func() { b.SignalWorkflow(workflows.SignalSkip, bulk) })
+		b.after(3*time.Hour, func() {
+			require.Contains(t, b.lastEffect(), "ignored: the order got stuck on order_updation v2 later")
+			require.Equal(t, 2, b.state().PendingCount)
+			b.shop.fail = nil
+			b.SignalWorkflow(workflows.SignalRetry, nil)
+		})
+		b.start(creation, update, invoice)
+	})
 	t.Run("amend", func(t *testing.T) {
 		b := setup(t)
 		b.shop.fail = refuseUpdate
