@@ -95,7 +95,7 @@ type Options struct {
 	DeadLetters DeadLetters
 
 	Limits     Limits
-	Registerer prometheus.Registerer // nil keeps the metrics to itself
+	Registerer prometheus.Registerer // nil keeps the metrics to itself; each Intake needs its own
 	Logger     *slog.Logger          // nil is slog.Default
 }
 
@@ -198,9 +198,7 @@ func New(o Options) (*Intake, error) {
 		log: i.log, metrics: i.metrics, troubles: i.troubles,
 	}
 	if o.Registerer != nil {
-		if err := o.Registerer.Register(collector{i.current.Load}); err != nil {
-			return nil, fmt.Errorf("intake: register metrics: %w", err)
-		}
+		o.Registerer.MustRegister(collector{i.current.Load})
 	}
 	return i, nil
 }

@@ -21,24 +21,16 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-// state is what a lane does. It has a timer while it rests and stands in its topic's queue while it
-// is ready.
-type state int
-
-const (
-	resting state = iota
-	ready
-	calling
-)
-
 // lane is one order with work in flight: its records, first in, first out, and at most one call to
-// Temporal at a time. What arrives during a call shares the next one. A lane disappears when it has
-// rested after its last call and nothing came.
+// Temporal at a time. It is ready (in its topic's queue), calling, or resting (its timer runs), and
+// each leads to the next:
+//
+//	new ──> ready ──> calling ──> resting ──> ready, with what has arrived since
+//	                                     └──> gone, if nothing has
 type lane struct {
 	syncID  string
 	share   *share
 	pending []*record
-	state   state
 	timer   *time.Timer
 
 	// atMost bounds the next batch after one was refused for its size; 0 for no such bound.
@@ -49,41 +41,44 @@ type lane struct {
 }
 
 // batch is what the next call carries. It is valid until drop.
-func (l *lane) batch() []*record {
-	most := min(len(l.pending), maxCallEvents)
-	if l.atMost > 0 {
-		most = min(most, l.atMost)
+func (n *lane) batch() []*record {
+	most := min(len(n.pending), maxCallEvents)
+	if n.atMost > 0 {
+		most = min(most, n.atMost)
 	}
-	n, bytes := 1, l.pending[0].event.Size()
-	for n < most {
-		bytes += l.pending[n].event.Size()
+	count, bytes := 1, n.pending[0].event.Size()
+	for count < most {
+		bytes += n.pending[count].event.Size()
 		if bytes > maxCallBytes {
 			break
 		}
-		n++
+		count++
 	}
-	return l.pending[:n]
+	return n.pending[:count]
 }
 
-// drop removes the first n records, and what batch gave of them.
-func (l *lane) drop(n int) {
-	clear(l.pending[:n])
-	l.pending = l.pending[n:]
+// drop removes the first count records, and what batch gave of them.
+func (n *lane) drop(count int) {
+	clear(n.pending[:count])
+	n.pending = n.pending[count:]
 }
 
 // failed counts a failure and says how long to rest.
-func (l *lane) failed() time.Duration {
-	l.attempts++
-	if l.backoff == nil {
-		l.backoff = newBackoff()
+func (n *lane) failed() time.Duration {
+	n.attempts++
+	if n.backoff == nil {
+		n.backoff = newBackoff()
 	}
-	return l.backoff.NextBackOff()
+	return n.backoff.NextBackOff()
 }
 
 // succeeded forgets the failures and what they bounded.
-func (l *lane) succeeded() {
-	l.attempts, l.backoff, l.atMost = 0, nil, 0
+func (n *lane) succeeded() {
+	n.attempts, n.backoff, n.atMost = 0, nil, 0
 }
+
+// trouble is what the lane's failures are noted under.
+func (n *lane) trouble() string { return "order " + n.syncID }
 
 func events(records []*record) []order.Event {
 	all := make([]order.Event, len(records))

@@ -25,6 +25,8 @@ type lanes struct {
 	metrics  *metrics
 	troubles *troubles
 
+	maxLanes, maxBytes int // of one topic
+
 	mu      sync.Mutex
 	room    *sync.Cond // signalled when a bound may have been left
 	byOrder map[string]*lane
@@ -45,6 +47,8 @@ type share struct {
 
 func newLanes(ctx context.Context, l *lanes, topics []string) *lanes {
 	l.ctx = ctx
+	l.maxLanes = max(1, l.limits.MaxLanes/len(topics))
+	l.maxBytes = l.limits.MaxBytes / len(topics)
 	l.room = sync.NewCond(&l.mu)
 	l.byOrder = make(map[string]*lane)
 	l.shares = make(map[string]*share, len(topics))
@@ -69,8 +73,8 @@ func (l *lanes) awaitRoom(p *partition) bool {
 
 func (l *lanes) full(p *partition) bool {
 	s, at := l.shares[p.topic], p.tracker.Load().standing()
-	return s.lanes >= l.limits.MaxLanes/len(l.turns) ||
-		s.bytes >= l.limits.MaxBytes/len(l.turns) ||
+	return s.lanes >= l.maxLanes ||
+		s.bytes >= l.maxBytes ||
 		at.next-at.committed >= int64(l.limits.MaxInFlight)
 }
 
@@ -105,10 +109,10 @@ func (l *lanes) fits(r *record) bool {
 	if r.tracker.window(r.message.Offset) > int64(l.limits.MaxInFlight) {
 		return false
 	}
-	if s.bytes > 0 && s.bytes+r.size() > l.limits.MaxBytes/len(l.turns) {
+	if s.bytes > 0 && s.bytes+r.size() > l.maxBytes {
 		return false
 	}
-	return r.rejection != nil || l.byOrder[r.event.SyncID] != nil || s.lanes < l.limits.MaxLanes/len(l.turns)
+	return r.rejection != nil || l.byOrder[r.event.SyncID] != nil || s.lanes < l.maxLanes
 }
 
 func (l *lanes) add(r *record) {
@@ -138,7 +142,6 @@ func (l *lanes) dispatch() {
 		if n == nil {
 			return
 		}
-		n.state = calling
 		l.calls++
 		batch := n.batch()
 		l.running.Go(func() { l.send(n, batch) })
@@ -202,7 +205,6 @@ func (l *lanes) handedOver(n *lane, batch []*record) {
 func (l *lanes) recovered(n *lane) {
 	if n.attempts > 0 {
 		l.troubles.over(n.trouble())
-		l.log.Info("an order's events are in Temporal after failed attempts", "order", n.syncID, "attempt", n.attempts+1)
 	}
 	n.succeeded()
 }
@@ -220,11 +222,8 @@ func (l *lanes) failed(n *lane, batch []*record, err error) {
 	l.rest(n, wait)
 }
 
-func (n *lane) trouble() string { return "order " + n.syncID }
-
 // rest makes the lane ready again after d.
 func (l *lanes) rest(n *lane, d time.Duration) {
-	n.state = resting
 	if d <= 0 {
 		l.rested(n)
 		return
@@ -240,7 +239,6 @@ func (l *lanes) rest(n *lane, d time.Duration) {
 // rested makes the lane ready, or ends it if nothing came.
 func (l *lanes) rested(n *lane) {
 	if len(n.pending) > 0 {
-		n.state = ready
 		n.share.ready = append(n.share.ready, n)
 		return
 	}

@@ -386,9 +386,9 @@ func TestTopicKeepsToItsShareOfLanesAndBytes(t *testing.T) {
 	}
 }
 
-func TestRecordLargerThanTheShareIsTakenAlone(t *testing.T) {
+func TestTheSmallestBoundsLetOneRecordThrough(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t, Limits{MaxBytes: 1000})
+		b := newBench(t, Limits{MaxBytes: 1, MaxLanes: 1, MaxCalls: 1}, "online", "store")
 		require.True(t, b.lanes.take([]*record{b.record("online", "a", 5000), b.record("online", "b", 5000)}))
 		time.Sleep(time.Second)
 		require.Equal(t, int64(2), b.tracker.position())

@@ -129,7 +129,7 @@ func (b *bundle) run(o Options, prepare ...func(*Intake)) *member {
 	return m
 }
 
-// sync is the sync_id of the test's n-th order.
+// syncID is that of the test's n-th order.
 func (b *bundle) syncID(n int) string { return fmt.Sprintf("%s%d", b.prefix, n) }
 
 // message is an event of an order, keyed as it should be.
