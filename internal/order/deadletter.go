@@ -38,3 +38,14 @@ func (e Event) Message() ([]byte, error) {
 	})
 	return bytes.TrimRight(out.Bytes(), "\n"), err
 }
+
+// SyncIDOf is the order that a record's value names, also where the value is no event; empty where
+// it names none. By it the dead letters of an order are found.
+func SyncIDOf(value []byte) string {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(value, &fields) != nil {
+		return ""
+	}
+	id, _ := syncID(fields["sync_id"])
+	return id
+}

@@ -37,3 +37,29 @@ func TestTheAuditKeepsEachActionOnce(t *testing.T) {
 	require.NotNil(t, none)
 	require.Empty(t, none)
 }
+
+// Some more than a chunk, unknown ones among them, and actions of no order.
+func TestActionsAreLookedUpByTheirKeys(t *testing.T) {
+	target := setup(t).Target
+	var keys []ActionKey
+	for i := range lookUpChunk + 1 {
+		a := order.Action{ID: uuid.New(), Name: "discard", By: "support@shop", Effect: "discarded", At: time.Now()}
+		if i%2 == 1 {
+			a.SyncID = "1"
+		}
+		require.NoError(t, target.RecordAction(t.Context(), a))
+		keys = append(keys, ActionKey{a.SyncID, a.ID})
+	}
+	known := len(keys)
+	keys = append(keys, ActionKey{"1", uuid.New()}, ActionKey{"2", keys[0].ID})
+	found, err := target.Recorded(t.Context(), keys)
+	require.NoError(t, err)
+	require.Len(t, found, known)
+	for _, key := range keys[:known] {
+		require.Equal(t, "discard", found[key].Name)
+		require.Equal(t, key, ActionKey{found[key].SyncID, found[key].ID})
+	}
+	none, err := target.Recorded(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, none)
+}

@@ -82,20 +82,24 @@ func (t *Target) Timeline(ctx context.Context, syncID string) ([]Entry, error) {
 	return entries, nil
 }
 
-// outcomesChunk is how many events Outcomes asks for in one statement: about 30 KiB of SQL.
-const outcomesChunk = 250
+// lookUpChunk is how many rows are asked for by their keys in one statement: about 30 KiB of SQL.
+const lookUpChunk = 250
+
+// anyOf is a condition that holds where one of n does. It is meant for pairs of columns: for
+// (a, b) IN (…), older optimizers read the whole table.
+func anyOf(n int, condition string) string {
+	return strings.Repeat(` OR `+condition, n)[len(` OR `):]
+}
 
 // Outcomes looks events up in the ledger. An event that it lacks is not in the answer.
 func (t *Target) Outcomes(ctx context.Context, keys []EventKey) (map[EventKey]Entry, error) {
 	found := make(map[EventKey]Entry, len(keys))
-	for chunk := range slices.Chunk(keys, outcomesChunk) {
+	for chunk := range slices.Chunk(keys, lookUpChunk) {
 		args := make([]any, 0, 2*len(chunk))
 		for _, key := range chunk {
 			args = append(args, key.SyncID, key.ID)
 		}
-		// Not (sync_id, event_id) IN (…): for that, older optimizers read the whole table.
-		where := strings.Repeat(` OR sync_id = ? AND event_id = ?`, len(chunk))[len(` OR `):]
-		entries, err := t.entries(ctx, `SELECT `+entryColumns+` FROM order_events WHERE `+where, args...)
+		entries, err := t.entries(ctx, `SELECT `+entryColumns+` FROM order_events WHERE `+anyOf(len(chunk), `sync_id = ? AND event_id = ?`), args...)
 		if err != nil {
 			return nil, fmt.Errorf("look up %d events in order_events: %w", len(keys), err)
 		}

@@ -13,7 +13,7 @@ import (
 func TestOutcomes(t *testing.T) {
 	b := setup(t)
 	var keys []EventKey
-	for i := range outcomesChunk + 1 {
+	for i := range lookUpChunk + 1 {
 		s := step(fmt.Sprint(i), creation, 1)
 		b.apply(t, s)
 		keys = append(keys, EventKey{s.Event.SyncID, s.Event.ID})
@@ -22,12 +22,12 @@ func TestOutcomes(t *testing.T) {
 	b.apply(t, stale)
 	keys = append(keys, EventKey{"0", stale.Event.ID}, EventKey{"0", uuid.New()}, EventKey{"1", stale.Event.ID})
 	found, err := b.Outcomes(t.Context(), keys)
-	if err != nil || len(found) != outcomesChunk+2 {
-		t.Fatalf("found %d (%v), want %d", len(found), err, outcomesChunk+2)
+	if err != nil || len(found) != lookUpChunk+2 {
+		t.Fatalf("found %d (%v), want %d", len(found), err, lookUpChunk+2)
 	}
-	for i, key := range keys[:outcomesChunk+2] {
+	for i, key := range keys[:lookUpChunk+2] {
 		want := order.Applied
-		if i > outcomesChunk {
+		if i > lookUpChunk {
 			want = order.Stale
 		}
 		if e := found[key]; e.Outcome != want || e.SyncID != key.SyncID || e.EventID != key.ID {

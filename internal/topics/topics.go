@@ -1,0 +1,206 @@
+// Package topics reads again what Kafka's topics hold, for those that look back: what is settled,
+// what lies in the dead-letter topic, what is missing in the ledger. Like the starter it sees
+// committed records only. It is no member of a group and commits nothing.
+package topics
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+
+	"ordersync/internal/intake"
+)
+
+// Limits of reading.
+const (
+	fetchWait = 500 * time.Millisecond
+	// maxIdle is how many fetches in a row may bring nothing before the end of what was published,
+	// and refusedPause the time after one that was refused: a leader may be moving.
+	maxIdle        = 20
+	refusedPause   = 200 * time.Millisecond
+	requestTimeout = 10 * time.Second
+)
+
+// Reader reads topics. Brokers and Transport are those of kafka.Client.
+type Reader struct {
+	Brokers   []string
+	Transport kafka.RoundTripper
+}
+
+// Span is the records of a partition at First and above, below End.
+type Span struct {
+	Topic      string
+	Partition  int
+	First, End int64
+}
+
+// Len counts the offsets of a span. A gap of them, such as a transaction's marker, is no record.
+func (s Span) Len() int64 { return max(0, s.End-s.First) }
+
+// Spans looks up what a topic's partitions hold now, from the first record on that has a timestamp
+// of since or later. The zero time is the log's start.
+func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Span, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	c := kafka.Client{Addr: kafka.TCP(r.Brokers...), Transport: r.Transport}
+	meta, err := c.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return nil, fmt.Errorf("ask Kafka at %v for topic %s: %w", r.Brokers, topic, err)
+	}
+	if len(meta.Topics) != 1 || errors.Is(meta.Topics[0].Error, kafka.UnknownTopicOrPartition) {
+		return nil, fmt.Errorf("topic %s does not exist; create it with `ordersync setup`", topic)
+	}
+	if err := meta.Topics[0].Error; err != nil {
+		return nil, fmt.Errorf("topic %s: %w", topic, err)
+	}
+	var ask []kafka.OffsetRequest
+	for _, p := range meta.Topics[0].Partitions {
+		ask = append(ask, kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
+		if !since.IsZero() {
+			ask = append(ask, kafka.TimeOffsetOf(p.ID, since))
+		}
+	}
+	offsets, err := c.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: ask}, IsolationLevel: kafka.ReadCommitted,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ask Kafka for the offsets of topic %s: %w", topic, err)
+	}
+	var spans []Span
+	for _, p := range offsets.Topics[topic] {
+		if p.Error != nil {
+			return nil, fmt.Errorf("ask Kafka for the offsets of topic %s, partition %d: %w", topic, p.Partition, p.Error)
+		}
+		s := Span{topic, p.Partition, p.FirstOffset, p.LastOffset}
+		for at := range p.Offsets { // none or one
+			if s.First = at; at < 0 {
+				s.First = s.End // no record is as young
+			}
+		}
+		spans = append(spans, s)
+	}
+	return spans, nil
+}
+
+// Read hands each record of a span to take, by offset, until one returns an error.
+func (r Reader) Read(ctx context.Context, s Span, take func(kafka.Message) error) error {
+	idle := 0
+	for at := s.First; at < s.End; {
+		messages, next, err := intake.FetchCommitted(ctx, r.Transport, r.Brokers, s.Topic, s.Partition, at, fetchWait)
+		for _, m := range messages {
+			if m.Offset < s.End {
+				if err := take(m); err != nil {
+					return err
+				}
+			}
+		}
+		if next > at {
+			at, idle = next, 0
+			continue
+		}
+		switch idle++; {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case idle < maxIdle && err != nil:
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(refusedPause):
+			}
+		case idle < maxIdle:
+		case err != nil:
+			return fmt.Errorf("read topic %s, partition %d, from offset %d: %w", s.Topic, s.Partition, at, err)
+		default:
+			return fmt.Errorf("topic %s, partition %d: nothing to read at offset %d, though it ends at %d only", s.Topic, s.Partition, at, s.End)
+		}
+	}
+	return nil
+}
+
+// Merge hands the records of all spans to take, one after the other, until one returns an error:
+// those of a partition by offset, and among partitions the one with the earliest timestamp first.
+// Events of an order in several partitions so come in about the order in which they were published.
+// It holds one fetch of each partition in memory.
+func (r Reader) Merge(ctx context.Context, spans []Span, take func(kafka.Message) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var readers errgroup.Group
+	var all streams
+	for _, span := range spans {
+		records := make(chan kafka.Message)
+		all = append(all, &stream{records: records})
+		readers.Go(func() error {
+			defer close(records)
+			err := r.Read(ctx, span, func(m kafka.Message) error {
+				select {
+				case records <- m:
+					return nil
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			})
+			if err != nil {
+				cancel(err) // rather than the ends of the others looking like the end
+			}
+			return err
+		})
+	}
+	err := all.merge(ctx, take)
+	cancel(err)
+	if failed := readers.Wait(); err == nil {
+		err = failed
+	}
+	return err
+}
+
+// stream is a partition's records, of which head is next.
+type stream struct {
+	records <-chan kafka.Message
+	head    kafka.Message
+}
+
+// advance takes the next record, and tells whether there is one.
+func (s *stream) advance() (ok bool) {
+	s.head, ok = <-s.records
+	return ok
+}
+
+// streams is a heap of those that have a head.
+type streams []*stream
+
+func (s streams) merge(ctx context.Context, take func(kafka.Message) error) error {
+	var open streams
+	for _, one := range s {
+		if one.advance() {
+			open = append(open, one)
+		}
+	}
+	heap.Init(&open)
+	for len(open) > 0 && ctx.Err() == nil {
+		next := open[0]
+		if err := take(next.head); err != nil {
+			return err
+		}
+		if next.advance() {
+			heap.Fix(&open, 0)
+		} else {
+			heap.Pop(&open)
+		}
+	}
+	return context.Cause(ctx)
+}
+
+func (s streams) Len() int           { return len(s) }
+func (s streams) Less(i, j int) bool { return s[i].head.Time.Before(s[j].head.Time) }
+func (s streams) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+func (s *streams) Push(x any)        { *s = append(*s, x.(*stream)) }
+func (s *streams) Pop() any {
+	last := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return last
+}
