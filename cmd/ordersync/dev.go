@@ -84,7 +84,7 @@ func (d *dev) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer logs.Close()
+	defer logs.Close() //nolint:errcheck // nothing is buffered, and nobody is left to tell
 	log := slog.New(slog.NewMultiHandler(telemetry.NewLogger(logs, given.LogLevel).Handler(), readable(d.stderr)))
 
 	began := time.Now()

@@ -24,7 +24,10 @@ func openLog(path string) (*logFile, error) {
 		return nil, err
 	}
 	l := &logFile{path: path}
-	return l, l.open()
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func (l *logFile) open() error {

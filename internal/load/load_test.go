@@ -46,6 +46,9 @@ func (b *broker) publish(ctx context.Context, msgs ...kafka.Message) error {
 		}
 		written = append(written, m)
 	}
+	if err := ctx.Err(); err != nil {
+		return err // as of a broker whose client was told to stop
+	}
 	b.calls = append(b.calls, written)
 	if failed {
 		return failures

@@ -217,7 +217,7 @@ func (w *waiter) readDeadLetters(ctx context.Context) error {
 		if err := w.reader.read(ctx, s, w.deadLetter); err != nil {
 			return err
 		}
-		w.lettersRead[s.partition] = s.end
+		w.lettersRead[s.partition] = s.end + 1
 	}
 	w.tally.TickDeadLetters()
 	w.progress()

@@ -81,6 +81,13 @@ func (b *bench) decode(m kafka.Message) (order.Event, error) {
 	return order.Decode(order.Record{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value}, order.Online)
 }
 
+// wait is Wait, given up when it should long have ended.
+func (b *bench) wait() (Summary, error) {
+	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	defer cancel()
+	return Wait(ctx, b.options)
+}
+
 func (b *bench) letter(m kafka.Message) {
 	b.t.Helper()
 	require.NoError(b.t, b.producer.DeadLetter(b.t.Context(), order.DeadLetter{
@@ -130,7 +137,7 @@ func TestWait(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s, err = Wait(t.Context(), b.options)
+		s, err = b.wait()
 	}()
 	b.letter(bad)
 	e, decodeErr := b.decode(stuck)
@@ -158,7 +165,7 @@ func TestWaitStopsAtBlockedOrders(t *testing.T) {
 		defer func() { b.blocked["2"] = true }()
 		return maps.Clone(b.blocked), nil
 	}
-	s, err := Wait(t.Context(), b.options)
+	s, err := b.wait()
 	require.NoError(t, err)
 	assert.Equal(t, 2, s.Blocked)
 	assert.Equal(t, 2, s.BlockedOrders)
@@ -167,7 +174,7 @@ func TestWaitStopsAtBlockedOrders(t *testing.T) {
 
 func TestWaitOfNothing(t *testing.T) {
 	b := setup(t)
-	s, err := Wait(t.Context(), b.options)
+	s, err := b.wait()
 	require.NoError(t, err)
 	assert.Equal(t, Summary{Waiting: []Waiting{}}, s)
 }
@@ -175,6 +182,6 @@ func TestWaitOfNothing(t *testing.T) {
 func TestWaitSaysWhichTopicIsMissing(t *testing.T) {
 	b := setup(t)
 	b.options.Topics["nowhere"] = order.Store
-	_, err := Wait(t.Context(), b.options)
+	_, err := b.wait()
 	require.ErrorContains(t, err, "topic nowhere does not exist; create it with `ordersync setup`")
 }
