@@ -201,13 +201,25 @@ func (p *process) address() string {
 }
 
 // metric adds up a metric's samples.
-func metric(address, name string) (float64, error) {
+func metric(address, name string) (sum float64, err error) {
+	values, err := samples(address, name)
+	if err == nil && len(values) == 0 {
+		err = fmt.Errorf("no metric %s", name)
+	}
+	for _, value := range values {
+		sum += value
+	}
+	return sum, err
+}
+
+// samples are a metric's values, one for each of its label sets.
+func samples(address, name string) ([]float64, error) {
 	answer, err := http.Get("http://" + address + telemetry.MetricsPath)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer answer.Body.Close()
-	sum, found := 0.0, false
+	var values []float64
 	lines := bufio.NewScanner(answer.Body)
 	for lines.Scan() {
 		rest, ok := strings.CutPrefix(lines.Text(), name)
@@ -216,14 +228,11 @@ func metric(address, name string) (float64, error) {
 		}
 		value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
-		sum, found = sum+value, true
+		values = append(values, value)
 	}
-	if !found {
-		return 0, fmt.Errorf("no metric %s", name)
-	}
-	return sum, lines.Err()
+	return values, lines.Err()
 }
 
 // command runs ordersync to its end and gives what it printed.
