@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
 
 	"github.com/spf13/cobra"
 
@@ -16,48 +18,94 @@ import (
 )
 
 // signalFlags are those that every operator signal takes.
-type signalFlags struct{ eventID, reason string }
+type signalFlags struct{ eventID, reason, by string }
 
 func (f *signalFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.eventID, "event-id", "", "only if the order is stuck on this event")
 	c.Flags().StringVar(&f.reason, "reason", "", "why, for those who look at the order later")
+	c.Flags().StringVar(&f.by, "by", "", "who does it, for the audit (default: user@host)")
+}
+
+// who is the person the audit names: the one given, or the user of this machine.
+func (f *signalFlags) who() string {
+	if f.by != "" {
+		return f.by
+	}
+	name := "unknown"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return name
+	}
+	return name + "@" + host
 }
 
 func (a *app) retryCommand() *cobra.Command {
 	var f signalFlags
+	var many bulkFlags
 	c := &cobra.Command{
-		Use:     "retry ID",
+		Use:     "retry (ID | --all | --error TYPE | --channel CHANNEL | --older-than D)",
 		GroupID: "operate",
-		Short:   "Try the event an order is stuck on again, at once",
+		Short:   "Try the event an order is stuck on again, at once; or those of many orders",
 		Long: `Tries the event an order is stuck on again, at once: after the shop's database was mended, or to
-hurry a retry. If the order is not stuck, nothing happens and the command fails.`,
+hurry a retry. If the order is not stuck, nothing happens and the command fails.
+
+Without an ID, all stuck orders that the flags select are tried, as a batch operation of Temporal: it
+goes on if this command is interrupted. It may be repeated.`,
 		Example: `  ordersync retry 536365
-  ordersync retry 536365 --reason 'constraint dropped'`,
-		Args: oneArgument("a sync_id"),
+  ordersync retry 536365 --reason 'constraint dropped'
+  ordersync retry --error CheckViolated --dry-run
+  ordersync retry --all --rate 50/s --reason 'constraint dropped'`,
+		Args: oneOrMany(&many),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.act(c.Context(), args[0], workflows.SignalRetry, workflows.Retry{EventID: f.eventID, Reason: f.reason})
+			in := workflows.Retry{EventID: f.eventID, Reason: f.reason, By: f.who()}
+			if len(args) == 1 {
+				return a.act(c.Context(), args[0], workflows.SignalRetry, in)
+			}
+			return a.bulk(c.Context(), f, many, workflows.SignalRetry, "", func(s operator.Selection) any {
+				in.StuckBefore = s.StuckBefore
+				return in
+			})
 		},
 	}
 	f.add(c)
+	many.add(c)
 	return a.withOutput(c)
 }
 
 func (a *app) skipCommand() *cobra.Command {
 	var f signalFlags
+	var many bulkFlags
 	c := &cobra.Command{
-		Use:     "skip ID",
+		Use:     "skip (ID | --all | --error TYPE | --channel CHANNEL | --older-than D)",
 		GroupID: "operate",
-		Short:   "Give up the event an order is stuck on, for good",
+		Short:   "Give up the event an order is stuck on, for good; or those of many orders",
 		Long: `Gives up the event an order is stuck on and goes on with the next. The event stands in the ledger as
-skipped, which is final: to undo it, publish the event again under a new event_id.`,
+skipped, which is final: to undo it, publish the event again under a new event_id.
+
+Without an ID, the event of every blocked order that the flags select is given up, as a batch operation
+of Temporal: it goes on if this command is interrupted. Orders that are retrying are left to heal.
+Each order loses the event it is stuck on now; if its next one gets stuck as well, that is another
+skip.`,
 		Example: `  ordersync skip 536365 --reason 'cancelled by the customer'
-  ordersync skip 536365 --event-id 13a01de0-c9da-593a-8997-9372804d022b`,
-		Args: oneArgument("a sync_id"),
+  ordersync skip 536365 --event-id 13a01de0-c9da-593a-8997-9372804d022b
+  ordersync skip --error CheckViolated --channel store --older-than 1h --dry-run`,
+		Args: oneOrMany(&many),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.act(c.Context(), args[0], workflows.SignalSkip, workflows.Skip{EventID: f.eventID, Reason: f.reason})
+			in := workflows.Skip{EventID: f.eventID, Reason: f.reason, By: f.who()}
+			if len(args) == 1 {
+				return a.act(c.Context(), args[0], workflows.SignalSkip, in)
+			}
+			return a.bulk(c.Context(), f, many, workflows.SignalSkip, workflows.StatusBlocked, func(s operator.Selection) any {
+				in.StuckBefore = s.StuckBefore
+				return in
+			})
 		},
 	}
 	f.add(c)
+	many.add(c)
 	return a.withOutput(c)
 }
 
@@ -79,7 +127,7 @@ kind, version and identity stay.`,
 			if err != nil {
 				return err
 			}
-			return a.act(c.Context(), args[0], workflows.SignalAmend, workflows.Amend{EventID: f.eventID, Reason: f.reason, Data: raw})
+			return a.act(c.Context(), args[0], workflows.SignalAmend, workflows.Amend{EventID: f.eventID, Reason: f.reason, By: f.who(), Data: raw})
 		},
 	}
 	f.add(c)

@@ -6,50 +6,75 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
 
 	"ordersync/internal/operator"
 	"ordersync/internal/pod"
 )
 
+// selectFlags choose stuck orders.
+type selectFlags struct {
+	reason, channel string
+	olderThan       time.Duration
+}
+
+func (f *selectFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.reason, "error", "", "only orders stuck on this type of error, such as CheckViolated")
+	c.Flags().StringVar(&f.channel, "channel", "", "only orders of this channel")
+	c.Flags().DurationVar(&f.olderThan, "older-than", 0, "only orders stuck for longer than this, such as 1h")
+}
+
+// selection is what the flags choose at now.
+func (f *selectFlags) selection(status string, now time.Time) (operator.Selection, error) {
+	s := operator.Selection{Status: status, Reason: f.reason, Channel: f.channel, StuckBefore: now.Add(-f.olderThan).UTC()}
+	return s, s.Check()
+}
+
+func (f *selectFlags) any() bool { return f.reason != "" || f.channel != "" || f.olderThan > 0 }
+
 func (a *app) blockedCommand() *cobra.Command {
+	var flags selectFlags
 	var limit int
+	var watch bool
 	c := &cobra.Command{
 		Use:     "blocked",
 		GroupID: "operate",
 		Short:   "List the orders that are stuck: blocked until somebody acts, or retrying",
-		Long: `Lists the orders that are stuck, by Temporal's search attributes: the blocked ones wait for somebody,
-the retrying ones heal by themselves once their cause is gone. The same list in the Web UI:
+		Long: `Counts and lists the orders that are stuck, longest first, by Temporal's search attributes: the blocked
+ones wait for somebody, the retrying ones heal by themselves once their cause is gone. The same list
+in the Web UI:
 
   ` + operator.StuckQuery + `
 
-What an order is stuck on and since when its worker tells.`,
+What each order is stuck on its worker tells.`,
 		Example: `  ordersync blocked
-  ordersync blocked --limit 1000 -o json | jq -r '.orders[].sync_id' | xargs -n 1 ordersync retry`,
+  ordersync blocked --error CheckViolated --channel store --older-than 1h
+  ordersync blocked --watch
+  ordersync blocked --limit 1000 -o json | jq -r '.orders[].sync_id'`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if limit < 1 || limit > maxStuck {
 				return fmt.Errorf("--limit %d: give a number from 1 to %d", limit, maxStuck)
 			}
-			return a.blocked(c.Context(), limit)
+			return a.blocked(c.Context(), flags, limit, watch)
 		},
 	}
-	c.Flags().IntVar(&limit, "limit", 100, "list so many orders at most")
+	flags.add(c)
+	c.Flags().IntVar(&limit, "limit", 100, "list so many orders at most; all are counted")
+	c.Flags().BoolVar(&watch, "watch", false, "look again every two seconds until Ctrl-C")
 	return a.withOutput(c)
 }
 
 // maxStuck is the most orders that are listed, and asked one by one.
 const maxStuck = 10_000
 
-// stuckView is the list of stuck orders.
-type stuckView struct {
-	Orders []operator.StuckOrder `json:"orders"`
-	// More tells that there are further ones.
-	More bool `json:"more"`
-}
+// watchEvery is how often --watch looks.
+const watchEvery = 2 * time.Second
 
-func (a *app) blocked(ctx context.Context, limit int) error {
+func (a *app) blocked(ctx context.Context, flags selectFlags, limit int, watch bool) error {
 	cfg, err := a.config(ctx, temporalAddress)
 	if err != nil {
 		return err
@@ -59,27 +84,67 @@ func (a *app) blocked(ctx context.Context, limit int) error {
 		return err
 	}
 	defer temporal.Close()
-	orders, more, err := operator.Stuck(ctx, temporal, limit)
-	if err != nil {
-		return err
+	for {
+		survey, err := a.survey(ctx, temporal, flags, limit)
+		if watch && ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if watch && terminal(a.stdout) {
+			fmt.Fprint(a.stdout, "\x1b[H\x1b[2J") // home, and clear
+		}
+		if err := a.print(survey, func(out io.Writer) error { return a.printStuck(out, survey) }); err != nil || !watch {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchEvery):
+		}
 	}
-	if err := operator.Detail(ctx, temporal, orders); errors.Is(err, operator.ErrNoWorker) {
-		a.note("since when is not known: %v", err)
-	} else if err != nil {
-		return err
-	}
-	view := stuckView{Orders: append([]operator.StuckOrder{}, orders...), More: more}
-	return a.print(view, func(out io.Writer) error { return a.printStuck(out, view) })
 }
 
-func (a *app) printStuck(out io.Writer, v stuckView) error {
-	if len(v.Orders) == 0 {
+func (a *app) survey(ctx context.Context, temporal client.Client, flags selectFlags, limit int) (operator.Survey, error) {
+	now := time.Now()
+	selection, err := flags.selection("", now)
+	if err != nil {
+		return operator.Survey{}, err
+	}
+	survey, err := operator.Look(ctx, temporal, selection, limit, now)
+	if err != nil {
+		return survey, err
+	}
+	err = operator.Detail(ctx, temporal, survey.Orders)
+	if errors.Is(err, operator.ErrNoWorker) {
+		a.note("what they are stuck on is not known: %v", err)
+		err = nil
+	}
+	return survey, err
+}
+
+func printGroups(out io.Writer, s operator.Survey) error {
+	t := newTable(out)
+	t.row("ORDERS", "STATUS", "REASON", "CHANNEL", "SINCE", "< 1 MIN", "< 1 H", "< 1 DAY", "LONGER")
+	for _, g := range s.Groups {
+		t.row(g.Count, g.Status, g.Reason, g.Channel, stamp(g.Oldest), g.Ages[0], g.Ages[1], g.Ages[2], g.Ages[3])
+	}
+	return t.flush()
+}
+
+func (a *app) printStuck(out io.Writer, s operator.Survey) error {
+	if s.Total == 0 {
 		_, err := fmt.Fprintln(out, "no order is stuck")
 		return err
 	}
+	if err := printGroups(out, s); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
 	t := newTable(out)
 	t.row("ORDER", "CHANNEL", "STATUS", "REASON", "SINCE", "ON", "PENDING")
-	for _, o := range v.Orders {
+	for _, o := range s.Orders {
 		since, on, pending := "", "", ""
 		if o.Since != nil {
 			since = stamp(*o.Since)
@@ -92,9 +157,9 @@ func (a *app) printStuck(out io.Writer, v stuckView) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	if v.More {
-		fmt.Fprintf(out, "… and more: raise --limit, or look in the Web UI for %s\n", operator.StuckQuery)
+	if s.More {
+		fmt.Fprintf(out, "… and %d more: raise --limit, or look in the Web UI for %s\n", s.Total-len(s.Orders), operator.StuckQuery)
 	}
-	_, err := fmt.Fprintf(out, "\nwhat one waits for, and what to do: %s\n", a.hint("order "+v.Orders[0].SyncID))
+	_, err := fmt.Fprintf(out, "\nwhat one waits for, and what to do: %s\n", a.hint("order "+s.Orders[0].SyncID))
 	return err
 }

@@ -49,15 +49,16 @@ type orderView struct {
 	Row      *target.Row `json:"row"`
 	Timeline []entryView `json:"timeline"`
 
-	Pending      []workflows.PendingEvent   `json:"pending"`
-	PendingCount int                        `json:"pending_count"`
-	Step         *workflows.PendingEvent    `json:"step,omitempty"`
-	StuckSince   *time.Time                 `json:"stuck_since,omitempty"`
-	Reason       string                     `json:"reason,omitempty"`
-	LastError    string                     `json:"last_error,omitempty"`
-	NextStep     string                     `json:"next_step,omitempty"`
-	Operator     []workflows.OperatorAction `json:"operator_actions"`
-	Unhandled    []string                   `json:"unhandled_signals"`
+	Pending      []workflows.PendingEvent `json:"pending"`
+	PendingCount int                      `json:"pending_count"`
+	Step         *workflows.PendingEvent  `json:"step,omitempty"`
+	StuckSince   *time.Time               `json:"stuck_since,omitempty"`
+	Reason       string                   `json:"reason,omitempty"`
+	LastError    string                   `json:"last_error,omitempty"`
+	NextStep     string                   `json:"next_step,omitempty"`
+	// Operator is what people did to the order, from the audit.
+	Operator  []order.Action `json:"operator_actions"`
+	Unhandled []string       `json:"unhandled_signals"`
 
 	// Workflow is the order's last run, null if Temporal has none (any more).
 	Workflow *operator.Workflow `json:"workflow"`
@@ -110,7 +111,7 @@ func (a *app) order(ctx context.Context, id string) error {
 func lookUp(ctx context.Context, shop *target.Target, temporal client.Client, id string) (orderView, error) {
 	v := orderView{
 		SyncID: id, Sync: syncDone, Timeline: []entryView{}, Pending: []workflows.PendingEvent{},
-		Operator: []workflows.OperatorAction{}, Unhandled: []string{},
+		Operator: []order.Action{}, Unhandled: []string{},
 	}
 	w, err := operator.Describe(ctx, temporal, id)
 	if err != nil && !errors.Is(err, operator.ErrNoWorkflow) {
@@ -149,6 +150,9 @@ func lookUp(ctx context.Context, shop *target.Target, temporal client.Client, id
 	for _, e := range entries {
 		v.Timeline = append(v.Timeline, entryView{e, e.Latency().Milliseconds()})
 	}
+	if v.Operator, err = shop.Actions(ctx, id); err != nil {
+		return v, err
+	}
 	return v, nil
 }
 
@@ -157,7 +161,6 @@ func (v *orderView) take(s workflows.State) {
 	v.Sync, v.Step, v.StuckSince = s.Status, s.Step, s.StuckSince
 	v.Reason, v.LastError, v.NextStep = s.Reason, s.LastError, s.NextStep
 	v.Pending, v.PendingCount = append(v.Pending, s.Pending...), s.PendingCount
-	v.Operator = append(v.Operator, s.Operator...)
 	v.Unhandled = append(v.Unhandled, s.UnhandledSignals...)
 }
 
@@ -262,14 +265,15 @@ func printPending(out io.Writer, v orderView) error {
 	return nil
 }
 
-func printOperator(out io.Writer, actions []workflows.OperatorAction) error {
+func printOperator(out io.Writer, actions []order.Action) error {
 	if len(actions) == 0 {
 		return nil
 	}
-	fmt.Fprintf(out, "\noperator signals:\n")
+	fmt.Fprintf(out, "\nwhat people did:\n")
 	t := newTable(out)
+	t.row("AT", "ACTION", "BY", "BEFORE", "EFFECT", "WHY")
 	for _, a := range actions {
-		t.row(stamp(a.At), a.Signal, shortened(a.Effect, 60), shortened(a.Reason, 30))
+		t.row(stamp(a.At), a.Name, shortened(a.By, 24), shortened(a.Before, 30), shortened(a.Effect, 60), shortened(a.Reason, 40))
 	}
 	return t.flush()
 }

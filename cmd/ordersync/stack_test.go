@@ -19,6 +19,7 @@ import (
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/envfile"
+	"ordersync/internal/operator"
 	"ordersync/internal/settle"
 	"ordersync/internal/simulate"
 	"ordersync/internal/target"
@@ -59,7 +60,7 @@ func startDev(t *testing.T, dir string, flags ...string) *devRun {
 	args := append([]string{"ordersync", "dev", "--data-dir", dir, "--kafka-port", "0", "--temporal-port", "0", "--ui-port", "0", "--mysql-port", "0"}, flags...)
 	environ := map[string]string{"PATH": os.Getenv("PATH"), "HOLD_WINDOW": "1s"}
 	go func() { d.ended <- run(ctx, args, strings.NewReader(""), d.stdout, d.stderr, environ) }()
-	t.Cleanup(func() { d.end() })
+	t.Cleanup(func() { _ = d.end() }) // a test that gets so far checks it itself
 	devtest.Eventually(t, 2*time.Minute, func() error {
 		select {
 		case err := <-d.ended:
@@ -175,7 +176,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	assert.Equal(t, 3, s.BlockedOrders)
 	assert.Contains(t, r.stderr, "3 orders are blocked: ordersync blocked")
 
-	var stuck stuckView
+	var stuck operator.Survey
 	d.ordersync("", "blocked", "-o", "json").decode(t, &stuck)
 	require.Len(t, stuck.Orders, 3)
 	for _, o := range stuck.Orders {
@@ -183,7 +184,7 @@ func TestCommandsOnAStack(t *testing.T) {
 		assert.NotEmpty(t, o.Reason)
 		assert.NotNil(t, o.Since)
 	}
-	assert.Contains(t, d.ordersync("", "blocked", "--limit", "1").stdout, "… and more")
+	assert.Contains(t, d.ordersync("", "blocked", "--limit", "1").stdout, "… and 2 more")
 	r = d.ordersync("", "order", "A")
 	require.NoError(t, r.err)
 	assert.Contains(t, r.stdout, "order A: not in the shop's database")
@@ -197,6 +198,14 @@ func TestCommandsOnAStack(t *testing.T) {
 	r = d.ordersync(`{"total":2}`, "amend", "B", "--data-file", "-")
 	require.NoError(t, r.err)
 
+	r = d.ordersync("", "skip", "--error", "CheckViolated", "--channel", "store", "--dry-run")
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "skip would hit 1 orders")
+	require.ErrorContains(t, d.ordersync("", "retry", "--all", "--rate", "100/s").err, "not all orders got going")
+	require.NoError(t, d.ordersync("", "skip", "--older-than", "24h").err, "none is as old")
+	require.ErrorContains(t, d.ordersync("", "retry").err, "needs a sync_id, or --all")
+	require.ErrorContains(t, d.ordersync("", "retry", "A", "--all").err, "not both")
+
 	// Without a worker: what is known is shown, and a signal is not lost.
 	require.NoError(t, d.end())
 	assert.NoFileExists(t, devstack.EnvFile(dir))
@@ -206,10 +215,11 @@ func TestCommandsOnAStack(t *testing.T) {
 	require.NoError(t, r.err)
 	assert.Contains(t, r.stdout, "what waits is not known: no worker answers")
 	assert.Contains(t, r.stdout, "sync: blocked")
-	stuck = stuckView{}
+	stuck = operator.Survey{}
 	d.ordersync("", "blocked", "-o", "json").decode(t, &stuck)
 	require.Len(t, stuck.Orders, 1)
-	assert.Nil(t, stuck.Orders[0].Since)
+	assert.NotNil(t, stuck.Orders[0].Since)
+	assert.Nil(t, stuck.Orders[0].Step)
 	require.ErrorContains(t, d.ordersync("", "skip", "C", "--reason", "test").err, "takes effect as soon as a worker runs")
 	r = d.ordersync("", "setup", "-o", "json")
 	var made setupView

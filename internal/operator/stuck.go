@@ -14,11 +14,8 @@ import (
 	"ordersync/workflows"
 )
 
-// StuckQuery finds every stuck order in Temporal's visibility store, also when pasted into the Web
-// UI. A closed run keeps its search attributes, so the status is asked for as well.
-const StuckQuery = `SyncStatus IN ("retrying","blocked") AND ExecutionStatus="Running"`
-
-const blockedQuery = `SyncStatus="blocked" AND ExecutionStatus="Running"`
+// StuckQuery finds every stuck order, also when pasted into the Web UI.
+var StuckQuery = Selection{}.Query()
 
 // StuckOrder is an order that is retrying or blocked.
 type StuckOrder struct {
@@ -27,8 +24,9 @@ type StuckOrder struct {
 	Status  string `json:"status"` // retrying or blocked
 	// Reason is the type of the error it is stuck on.
 	Reason string `json:"reason"`
-	// Since and what follows are the workflow's own answer; absent where no worker gave one.
-	Since     *time.Time              `json:"since,omitempty"`
+	// Since is when it got stuck.
+	Since *time.Time `json:"since,omitempty"`
+	// Step and what follows are the workflow's own answer; absent where no worker gave one.
 	Step      *workflows.PendingEvent `json:"step,omitempty"`
 	LastError string                  `json:"last_error,omitempty"`
 	Pending   int                     `json:"pending_count,omitempty"`
@@ -37,22 +35,10 @@ type StuckOrder struct {
 // pageSize is how many workflows are listed in one call, the server's own default limit.
 const pageSize = 1000
 
-// Stuck lists up to limit orders that are stuck, as the visibility store knows them: it may be a
-// few milliseconds behind. more tells that there are further ones.
-func Stuck(ctx context.Context, c client.Client, limit int) (orders []StuckOrder, more bool, err error) {
-	err = list(ctx, c, StuckQuery, min(limit+1, pageSize), func(o StuckOrder) bool {
-		if more = len(orders) == limit; !more {
-			orders = append(orders, o)
-		}
-		return !more
-	})
-	return orders, more, err
-}
-
 // Blocked are the sync_ids of all orders that are blocked.
 func Blocked(ctx context.Context, c client.Client) (map[string]bool, error) {
 	blocked := map[string]bool{}
-	err := list(ctx, c, blockedQuery, pageSize, func(o StuckOrder) bool {
+	err := list(ctx, c, Selection{Status: workflows.StatusBlocked}.Query(), pageSize, func(o StuckOrder) bool {
 		blocked[o.SyncID] = true
 		return true
 	})
@@ -70,6 +56,7 @@ func list(ctx context.Context, c client.Client, query string, page int, each fun
 			if !each(StuckOrder{
 				SyncID: syncIDOf(info.GetExecution().GetWorkflowId()), Channel: keyword(info, workflows.Channel.GetName()),
 				Status: keyword(info, workflows.SyncStatus.GetName()), Reason: keyword(info, workflows.SyncError.GetName()),
+				Since: moment(info, workflows.StuckSince.GetName()),
 			}) {
 				return nil
 			}
@@ -86,7 +73,7 @@ func listPage(ctx context.Context, c client.Client, r *workflowservice.ListWorkf
 	return c.ListWorkflow(ctx, r)
 }
 
-// Detail asks each order what it is stuck on and since when, several at once. It gives up at the
+// Detail asks each order what it is stuck on, several at once. It gives up at the
 // first that no worker answers for, with ErrNoWorker: the others would take as long.
 func Detail(ctx context.Context, c client.Client, orders []StuckOrder) error {
 	const atOnce = 8
@@ -106,7 +93,7 @@ func Detail(ctx context.Context, c client.Client, orders []StuckOrder) error {
 			case err != nil:
 				return nil // it has got going, or ended, since it was listed
 			}
-			orders[i].Since, orders[i].Step = state.StuckSince, state.Step
+			orders[i].Step = state.Step
 			orders[i].LastError, orders[i].Pending = state.LastError, state.PendingCount
 			return nil
 		})

@@ -133,6 +133,16 @@ func keywordIn(attributes *commonpb.SearchAttributes, name string) string {
 	return value
 }
 
+// moment reads a search attribute of type Datetime; nil if it is unset.
+func moment(info *workflowpb.WorkflowExecutionInfo, name string) *time.Time {
+	var at time.Time
+	p, ok := info.GetSearchAttributes().GetIndexedFields()[name]
+	if !ok || converter.GetDefaultDataConverter().FromPayload(p, &at) != nil {
+		return nil
+	}
+	return &at
+}
+
 func instant(t *timestamppb.Timestamp) *time.Time {
 	if t == nil {
 		return nil

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+
+	"ordersync/internal/operator"
+	"ordersync/internal/pod"
+)
+
+// bulkFlags choose the orders of a signal to many, and its pace.
+type bulkFlags struct {
+	selectFlags
+	all    bool
+	dryRun bool
+	rate   string
+}
+
+func (f *bulkFlags) add(c *cobra.Command) {
+	f.selectFlags.add(c)
+	c.Flags().BoolVar(&f.all, "all", false, "all stuck orders")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show which orders would be hit, and do nothing")
+	c.Flags().StringVar(&f.rate, "rate", "", "signals a second at most, such as 50/s (default: the server's)")
+}
+
+func (f *bulkFlags) any() bool { return f.all || f.selectFlags.any() }
+
+// oneOrMany wants an order's id or flags that select orders, and not both.
+func oneOrMany(f *bulkFlags) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) > 1:
+			return oneArgument("a sync_id")(c, args)
+		case len(args) == 1 && (f.any() || f.dryRun || f.rate != ""):
+			return fmt.Errorf("%s takes a sync_id or flags that select many orders, not both; see %s --help", c.CommandPath(), c.CommandPath())
+		case len(args) == 0 && !f.any():
+			return fmt.Errorf("%s needs a sync_id, or --all, --error, --channel or --older-than to select many; see %s --help", c.CommandPath(), c.CommandPath())
+		case len(args) == 0 && c.Flags().Changed("event-id"):
+			return errors.New("--event-id is for a single order")
+		}
+		return nil
+	}
+}
+
+// perSecond reads a rate such as 50/s; 0 for none.
+func perSecond(rate string) (float32, error) {
+	if rate == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseFloat(strings.TrimSuffix(rate, "/s"), 32)
+	if err != nil || n <= 0 {
+		return 0, fmt.Errorf("--rate %q: give signals a second, such as 50/s", rate)
+	}
+	return float32(n), nil
+}
+
+// bulkView is what came of a signal to many orders.
+type bulkView struct {
+	Query  string `json:"query"`
+	DryRun bool   `json:"dry_run"`
+	// Survey is what the query found before.
+	Survey operator.Survey `json:"selected"`
+	// Progress is null for a dry run.
+	Progress *operator.Progress `json:"progress"`
+	// StillStuck of the selected orders have not got going.
+	StillStuck int64 `json:"still_stuck"`
+}
+
+// bulk sends a signal to every order that the flags select, and waits for them to get going.
+func (a *app) bulk(ctx context.Context, f signalFlags, many bulkFlags, signal, status string, input func(operator.Selection) any) error {
+	rate, err := perSecond(many.rate)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	selection, err := many.selection(status, now)
+	if err != nil {
+		return err
+	}
+	cfg, err := a.config(ctx, temporalAddress)
+	if err != nil {
+		return err
+	}
+	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+
+	const examples = 20
+	view := bulkView{Query: selection.Query(), DryRun: many.dryRun}
+	if view.Survey, err = operator.Look(ctx, temporal, selection, examples, now); err != nil {
+		return err
+	}
+	if many.dryRun || view.Survey.Total == 0 {
+		return a.print(view, func(out io.Writer) error { return a.printSelected(out, signal, view) })
+	}
+	namespace := cfg.Temporal.Client.Namespace
+	job, err := operator.Bulk{
+		Selection: selection, Signal: signal, Input: input(selection), By: f.who(), Reason: f.reason, Rate: rate,
+	}.Start(ctx, temporal, namespace)
+	if err != nil {
+		return err
+	}
+	b := a.newBar(signal, int64(view.Survey.Total), false)
+	progress, err := operator.Follow(ctx, temporal, namespace, job, func(p operator.Progress) {
+		b.set(p.Sent+p.Failed, fmt.Sprintf("%d of %d orders", p.Sent+p.Failed, max(p.Total, int64(view.Survey.Total))))
+	})
+	b.finish()
+	if ctx.Err() != nil {
+		return fmt.Errorf("interrupted; Temporal goes on with it: temporal batch describe --job-id %s", job)
+	}
+	if err != nil {
+		return err
+	}
+	view.Progress = &progress
+	if view.StillStuck, err = stillStuck(ctx, temporal, selection); err != nil {
+		return err
+	}
+	if err := a.print(view, func(out io.Writer) error {
+		_, err := fmt.Fprintf(out, "%s sent to %d orders, %d failed; %d of them are still stuck\n", signal, progress.Sent, progress.Failed, view.StillStuck)
+		return err
+	}); err != nil {
+		return err
+	}
+	if progress.Failed > 0 || view.StillStuck > 0 {
+		return fmt.Errorf("not all orders got going; see %s", a.hint("blocked"))
+	}
+	return nil
+}
+
+// stillStuck is how many orders of the selection remain, once their number has not fallen for a
+// while: orders take a moment to get going, and the visibility store another to know.
+func stillStuck(ctx context.Context, temporal client.Client, selection operator.Selection) (int64, error) {
+	const every, patience = 250 * time.Millisecond, 20
+	last, unchanged := int64(-1), 0
+	for {
+		n, err := selection.Count(ctx, temporal)
+		if err != nil || n == 0 {
+			return n, err
+		}
+		if unchanged++; n != last {
+			last, unchanged = n, 0
+		}
+		if unchanged == patience {
+			return n, nil
+		}
+		select {
+		case <-ctx.Done():
+			return n, ctx.Err()
+		case <-time.After(every):
+		}
+	}
+}
+
+func (a *app) printSelected(out io.Writer, signal string, v bulkView) error {
+	if v.Survey.Total == 0 {
+		_, err := fmt.Fprintln(out, "no stuck order is selected; nothing was done")
+		return err
+	}
+	fmt.Fprintf(out, "%s would hit %d orders:\n\n", signal, v.Survey.Total)
+	if err := printGroups(out, v.Survey); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "\nthe longest stuck ones:")
+	for _, o := range v.Survey.Orders {
+		fmt.Fprintf(out, "  %s\n", o.SyncID)
+	}
+	_, err := fmt.Fprintln(out, "\nwithout --dry-run it is done")
+	return err
+}
