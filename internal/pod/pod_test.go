@@ -265,7 +265,9 @@ func TestBothUnderLoad(t *testing.T) {
 		p = start(t, pod.RunBoth, cfg)
 		p.awaitReady(t)
 	}
+	began := time.Now()
 	devtest.Eventually(t, 2*time.Minute, ledgerHas(db, published), "all of the work")
+	t.Logf("the rest of %d events took %v", published, time.Since(began))
 	if err := ledgerHas(db, published+1)(); err == nil {
 		t.Error("an event was applied twice")
 	}
