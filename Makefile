@@ -2,6 +2,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
+# Packages are tested one after another: each starts servers of its own, and what some tests wait
+# for has a limit. vet, which goes first, has compiled in parallel what they need.
+SERIALLY := -p 1
 # Further flags of `go test`: make test TESTFLAGS='-count=1 -v'
 TESTFLAGS ?=
 # Where `make dev` keeps its data.
@@ -39,19 +42,20 @@ build:
 .PHONY: test
 test: setup vet
 	go test -C deployments $(TESTFLAGS) ./...
-	go test -timeout 20m $(TESTFLAGS) ./...
+	go test $(SERIALLY) -timeout 20m $(TESTFLAGS) ./...
 
 ## race            the tests under the race detector, without the longest ones (-short)
 .PHONY: race
 race: setup
 	@go run ./internal/devstack/setup race
-	CGO_ENABLED=1 go test -race -short -timeout 30m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go vet -race ./...
+	CGO_ENABLED=1 go test -race -short $(SERIALLY) -timeout 30m $(TESTFLAGS) ./...
 
 ## test-real       the end-to-end tests against Apache Kafka 4.3; needs a JDK 17 and Maven
 .PHONY: test-real
 test-real: setup
 	@go run ./internal/devstack/setup kafka
-	ORDERSYNC_TEST_KAFKA=real go test -count=1 -timeout 30m $(TESTFLAGS) ./e2e/... ./internal/devstack
+	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 30m $(TESTFLAGS) ./e2e/... ./internal/devstack
 
 ## bench           orders/s of ordersync, of a naive bridge and of the engine's floor, three rounds each
 .PHONY: bench

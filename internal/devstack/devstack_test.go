@@ -151,7 +151,7 @@ func TestKillLosesNothing(t *testing.T) {
 			devtest.Eventually(t, 10*time.Second, gone(pid), "the children die with their parent")
 		}
 		temporal.Close()
-		require.NoError(t, db.Close())
+		_ = db.Close() // its server is gone
 	}
 }
 
