@@ -79,7 +79,11 @@ func wantedTopics(cfg config.Config, o SetupOptions) []kafka.TopicConfig {
 	}
 	return append(topics, kafka.TopicConfig{
 		Topic: cfg.Kafka.DeadLetterTopic, NumPartitions: 1, ReplicationFactor: replicas,
-		ConfigEntries: []kafka.ConfigEntry{{ConfigName: maxMessageBytes, ConfigValue: strconv.Itoa(deadLetterBytes)}},
+		ConfigEntries: []kafka.ConfigEntry{
+			{ConfigName: maxMessageBytes, ConfigValue: strconv.Itoa(deadLetterBytes)},
+			// A dead letter may be the only copy of its event when somebody comes to look.
+			{ConfigName: "retention.ms", ConfigValue: "-1"},
+		},
 	})
 }
 
