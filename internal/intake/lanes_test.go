@@ -482,3 +482,20 @@ func TestEndOfTheGenerationEndsEverything(t *testing.T) {
 		require.NoError(t, b.lanes.troubles.lasting())
 	})
 }
+
+func TestNoCallBeginsAfterTheEndOfTheGeneration(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, Limits{MaxCalls: 1})
+		finish := make(chan struct{})
+		b.answer = func(context.Context, []order.Event) error { <-finish; return nil }
+		require.True(t, b.lanes.take(b.records("calling", "ready")))
+		synctest.Wait()
+		b.lanes.close()
+		close(finish)
+		b.lanes.running.Wait()
+		b.lanes.wake() // as a commit or the brake would
+		synctest.Wait()
+		require.Len(t, b.made(), 1)
+		require.Equal(t, int64(1), b.tracker.position(), "what was under way and succeeded is finished")
+	})
+}

@@ -184,10 +184,8 @@ func (p *partition) locate(ctx context.Context, offset int64) (int64, error) {
 		p.intake.metrics.lost.WithLabelValues(p.topic).Add(float64(first - offset))
 		if current == nil {
 			p.tracker.Store(newTracker(first, false))
-		} else {
-			current.passed(first)
 		}
-		return first, nil
+		return first, nil // the next fetch tells the tracker that the gap is passed
 	default:
 		if current == nil {
 			p.tracker.Store(newTracker(offset, true))
