@@ -93,7 +93,11 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 		},
 	})
 	bar.finish()
-	if err != nil && !errors.Is(err, errTimeout) && !errors.Is(err, context.Canceled) {
+	givenUp := errors.Is(err, errTimeout) || errors.Is(err, context.Canceled)
+	switch {
+	case errors.Is(err, settle.ErrReading):
+		return fmt.Errorf("%s: Kafka was still being read, nothing is known yet", whyGivenUp(err, timeout))
+	case err != nil && !givenUp:
 		return err
 	}
 	printed := a.print(summary, func(out io.Writer) error { return printSummary(out, summary) })
@@ -107,14 +111,17 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 
 var errTimeout = errors.New("the time is up")
 
+func whyGivenUp(err error, timeout time.Duration) string {
+	if errors.Is(err, errTimeout) {
+		return fmt.Sprintf("not all was settled within %v", timeout)
+	}
+	return "interrupted"
+}
+
 // outstanding is the error of a wait that was given up: what is missing, and where to look.
 func (a *app) outstanding(s settle.Summary, err error, timeout time.Duration) error {
-	why := "interrupted"
-	if errors.Is(err, errTimeout) {
-		why = fmt.Sprintf("not all was settled within %v", timeout)
-	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s: %d events are outstanding", why, s.Outstanding)
+	fmt.Fprintf(&text, "%s: %d events are outstanding", whyGivenUp(err, timeout), s.Outstanding)
 	look := ""
 	for _, w := range s.Waiting {
 		fmt.Fprintf(&text, "\n  %s, partition %d, offset %d: %s", w.Topic, w.Partition, w.Offset, w.Reason)

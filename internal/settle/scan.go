@@ -14,8 +14,10 @@ import (
 // Limits of reading.
 const (
 	fetchWait = 500 * time.Millisecond
-	// maxIdle is how many fetches in a row may bring nothing before the end of what was published.
-	maxIdle        = 20
+	// patience is how long fetches in a row may bring nothing before the end of what was published,
+	// as while a partition gets a new leader.
+	patience       = 30 * time.Second
+	retryPause     = 200 * time.Millisecond
 	requestTimeout = 10 * time.Second
 )
 
@@ -69,7 +71,7 @@ func (r reader) spans(ctx context.Context, topic string) ([]span, error) {
 
 // read hands each record of a span to take.
 func (r reader) read(ctx context.Context, s span, take func(kafka.Message)) error {
-	idle := 0
+	progress := time.Now()
 	for at := s.first; at < s.end; {
 		messages, next, err := intake.FetchCommitted(ctx, r.transport, r.brokers, s.topic, s.partition, at, fetchWait)
 		for _, m := range messages {
@@ -78,17 +80,19 @@ func (r reader) read(ctx context.Context, s span, take func(kafka.Message)) erro
 			}
 		}
 		if next > at {
-			at, idle = next, 0
+			at, progress = next, time.Now()
 			continue
 		}
-		switch idle++; {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case idle < maxIdle: // a leader may be moving
-		case err != nil:
+		if time.Since(progress) > patience {
+			if err == nil {
+				err = fmt.Errorf("nothing came, though the partition ends at %d only", s.end)
+			}
 			return fmt.Errorf("read topic %s, partition %d, from offset %d: %w", s.topic, s.partition, at, err)
-		default:
-			return fmt.Errorf("topic %s, partition %d: nothing to read at offset %d, though it ends at %d only", s.topic, s.partition, at, s.end)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(retryPause):
 		}
 	}
 	return nil

@@ -9,6 +9,7 @@ package settle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -57,12 +58,18 @@ const (
 	scanWorkers = 3 // partitions read at once
 )
 
+// ErrReading tells that ctx ended while Kafka was still being read: the Summary lacks what came after.
+var ErrReading = errors.New("not everything published was read")
+
 // Wait returns once everything that had been published when it was called is settled. When ctx ends
 // before, the error is its cause, and the Summary is that of the moment and names what is
 // outstanding.
 func Wait(ctx context.Context, o Options) (Summary, error) {
 	w := &waiter{Options: o, reader: reader{o.Brokers, o.Transport}, tally: NewTally(), lettersRead: map[int]int64{}}
 	if err := w.scan(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", ErrReading, context.Cause(ctx))
+		}
 		return w.tally.Summary(nil), err
 	}
 	// The first time the ledger is asked for everything: an event in it needs no dead letter.
@@ -217,7 +224,7 @@ func (w *waiter) readDeadLetters(ctx context.Context) error {
 		if err := w.reader.read(ctx, s, w.deadLetter); err != nil {
 			return err
 		}
-		w.lettersRead[s.partition] = s.end + 1
+		w.lettersRead[s.partition] = s.end
 	}
 	w.tally.TickDeadLetters()
 	w.progress()

@@ -123,9 +123,14 @@ func TestWait(t *testing.T) {
 	}
 
 	// One event is missing, one record has no dead letter.
-	short, cancel := context.WithTimeoutCause(t.Context(), 500*time.Millisecond, errors.New("the time is up"))
-	defer cancel()
-	s, err := Wait(short, b.options)
+	given, giveUp := context.WithCancelCause(t.Context())
+	defer giveUp(nil)
+	b.options.Progress = func(p Progress) {
+		if !p.Reading && p.Done == 20 {
+			giveUp(errors.New("the time is up"))
+		}
+	}
+	s, err := Wait(given, b.options)
 	require.EqualError(t, err, "the time is up")
 	require.Len(t, s.Waiting, 2)
 	assert.Equal(t, 2, s.Outstanding)
@@ -170,6 +175,16 @@ func TestWaitStopsAtBlockedOrders(t *testing.T) {
 	assert.Equal(t, 2, s.Blocked)
 	assert.Equal(t, 2, s.BlockedOrders)
 	assert.Empty(t, s.Waiting)
+}
+
+func TestWaitGivenUpWhileReading(t *testing.T) {
+	b := setup(t)
+	b.publish(creation(1))
+	given, giveUp := context.WithCancelCause(t.Context())
+	giveUp(errors.New("the time is up"))
+	_, err := Wait(given, b.options)
+	require.ErrorIs(t, err, ErrReading)
+	require.ErrorContains(t, err, "the time is up")
 }
 
 func TestWaitOfNothing(t *testing.T) {
