@@ -168,7 +168,6 @@ func (b *bench) measure(ctx context.Context, name string, round, orders int, pro
 		if err := pprof.StartCPUProfile(profile); err != nil {
 			return measurement{}, err
 		}
-		defer pprof.StopCPUProfile()
 	}
 	before := b.usage()
 	running, end := context.WithCancel(ctx)
@@ -178,10 +177,7 @@ func (b *bench) measure(ctx context.Context, name string, round, orders int, pro
 	used := b.usage().minus(before)
 	pprof.StopCPUProfile()
 	end()
-	if err != nil {
-		return measurement{}, err
-	}
-	if err := <-ended; err != nil {
+	if err = errors.Join(err, <-ended); err != nil {
 		return measurement{}, err
 	}
 

@@ -101,7 +101,7 @@ func (n *naive) run(ctx context.Context) error {
 		Brokers: n.cfg.Kafka.Brokers, GroupID: n.name, GroupTopics: n.cfg.Kafka.Topics.Names(),
 		StartOffset: kafka.FirstOffset, CommitInterval: time.Second,
 	})
-	defer reader.Close()
+	defer reader.Close() //nolint:errcheck // it leaves the group, and nothing comes after it
 	err = n.bridge(ctx, reader)
 	if ctx.Err() != nil {
 		return nil
