@@ -325,7 +325,7 @@ func (b *bundle) lag() (int, error) {
 		}
 	}
 	committed, err := b.kafka.OffsetFetch(b.Context(), &kafka.OffsetFetchRequest{GroupID: b.cfg.Kafka.Group, Topics: partitions})
-	if err == nil {
+	if err == nil && !errors.Is(committed.Error, kafka.GroupIdNotFound) { // nobody has joined it yet
 		err = committed.Error
 	}
 	if err != nil {
