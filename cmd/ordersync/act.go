@@ -26,10 +26,12 @@ func (f *signalFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.by, "by", "", "who does it, for the audit (default: user@host)")
 }
 
-// who is the person the audit names: the one given, or the user of this machine.
-func (f *signalFlags) who() string {
-	if f.by != "" {
-		return f.by
+func (f *signalFlags) who() string { return person(f.by) }
+
+// person is who the audit names: the one given, or the user of this machine.
+func person(given string) string {
+	if given != "" {
+		return given
 	}
 	name := "unknown"
 	if u, err := user.Current(); err == nil {

@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
@@ -48,21 +50,22 @@ func (r result) decode(t *testing.T, into any) {
 // The help is the manual: read its changes as a diff. go test ./cmd/ordersync -run Help -update
 func TestHelp(t *testing.T) {
 	var text strings.Builder
-	for _, c := range append([]*cobra.Command{nil}, (&app{}).root().Commands()...) {
-		args := []string{"--help"}
-		if c != nil {
-			if name := c.Name(); name == "help" || name == "completion" {
-				continue // cobra's own
-			}
-			args = []string{c.Name(), "--help"}
-			assert.NotEmpty(t, c.Example, "%s has an example", c.Name())
-			assert.NotEmpty(t, c.Long, "%s is explained", c.Name())
-		}
+	var show func(c *cobra.Command, line ...string)
+	show = func(c *cobra.Command, line ...string) {
+		assert.NotEmpty(t, c.Example, "%s has an example", c.Name())
+		assert.NotEmpty(t, c.Long, "%s is explained", c.Name())
+		args := append(line, "--help")
 		r := call(t.Context(), nil, "", args...)
 		require.NoError(t, r.err)
 		text.WriteString("$ ordersync " + strings.Join(args, " ") + "\n")
 		text.WriteString(strings.Replace(r.stdout, strings.TrimRight(config.Usage(), "\n"), "  (the variables)", 1) + "\n")
+		for _, below := range c.Commands() {
+			if name := below.Name(); name != "help" && name != "completion" { // cobra's own
+				show(below, append(slices.Clone(line), name)...)
+			}
+		}
 	}
+	show((&app{}).root())
 	golden := filepath.Join("testdata", "help.txt")
 	if *update {
 		require.NoError(t, os.MkdirAll("testdata", 0o750))
@@ -78,26 +81,34 @@ func TestHelp(t *testing.T) {
 
 func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
 	for line, want := range map[string]string{
-		"nonsense":                   `there is no command "nonsense"; see ordersync --help`,
-		"wait now":                   `ordersync wait takes no argument, not "now"`,
-		"wait --nonsense":            "unknown flag: --nonsense; see ordersync wait --help",
-		"wait -o yaml":               "-o yaml: the output is text or json",
-		"wait --timeout -5s":         "--timeout -5s: give a duration",
-		"order":                      "takes one argument, a sync_id, not 0",
-		"order " + longID:            "is no sync_id: that has 1 to 64 bytes",
-		"simulate many":              `"many" is no number of orders`,
-		"simulate 0":                 `"0" is no number of orders`,
-		"simulate 1 --updates -1":    "--updates -1: give a number from 0",
-		"load x --channel web":       "--channel web: the channels are online, store, international",
-		"blocked --limit 0":          "--limit 0: give a number from 1",
-		"amend 1":                    "either by --data JSON or by --data-file FILE",
-		"amend 1 --data {":           "the new data is not usable",
-		"amend 1 --data null":        "the new data is not usable",
-		"setup --partitions 0":       "--partitions 0: give a number from 1 on",
-		"dev --mysql-port 70000":     "--mysql-port 70000: give a port",
-		"load no-such-file":          "no servers: KAFKA_BROKERS is not set",
-		"retry 1":                    "TEMPORAL_ADDRESS is not set, and there is no nowhere/env",
-		"simulate 1 --data-dir a -o": "unknown shorthand flag",
+		"nonsense":                     `there is no command "nonsense"; see ordersync --help`,
+		"wait now":                     `ordersync wait takes no argument, not "now"`,
+		"wait --nonsense":              "unknown flag: --nonsense; see ordersync wait --help",
+		"wait -o yaml":                 "-o yaml: the output is text or json",
+		"wait --timeout -5s":           "--timeout -5s: give a duration",
+		"order":                        "takes one argument, a sync_id, not 0",
+		"order " + longID:              "is no sync_id: that has 1 to 64 bytes",
+		"simulate many":                `"many" is no number of orders`,
+		"simulate 0":                   `"0" is no number of orders`,
+		"simulate 1 --updates -1":      "--updates -1: give a number from 0",
+		"load x --channel web":         "--channel web: the channels are online, store, international",
+		"blocked --limit 0":            "--limit 0: give a number from 1",
+		"amend 1":                      "either by --data JSON or by --data-file FILE",
+		"amend 1 --data {":             "the new data is not usable",
+		"amend 1 --data null":          "the new data is not usable",
+		"setup --partitions 0":         "--partitions 0: give a number from 1 on",
+		"dev --mysql-port 70000":       "--mysql-port 70000: give a port",
+		"deadletter nonsense":          `ordersync deadletter takes no argument, not "nonsense"`,
+		"deadletter replay":            "ordersync deadletter replay needs letters",
+		"deadletter discard 0/1 --all": "--all takes all open letters",
+		"deadletter list --limit 0":    "--limit 0: give a number from 1",
+		"deadletter list --since x":    `"x" is no time: give one such as 2026-01-02T15:04:05Z`,
+		"deadletter show":              "ordersync deadletter show takes one argument, the place of a letter, not 0",
+		"replay":                       "say what to replay: --order ID, or --since T",
+		"replay --since 1h --until 2h": "is not after --since",
+		"load no-such-file":            "no servers: KAFKA_BROKERS is not set",
+		"retry 1":                      "TEMPORAL_ADDRESS is not set, and there is no nowhere/env",
+		"simulate 1 --data-dir a -o":   "unknown shorthand flag",
 	} {
 		r := call(t.Context(), nil, "", append(strings.Fields(line), "--data-dir", "nowhere")...)
 		assert.ErrorContains(t, r.err, want, line)
@@ -191,4 +202,20 @@ func TestLogFileIsBounded(t *testing.T) {
 func TestShortened(t *testing.T) {
 	assert.Equal(t, "a b", shortened("a\n\tb", 10))
 	assert.Equal(t, "日本…", shortened("日本語です", 3))
+}
+
+func TestMoments(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-01-02T15:04:05Z": "2026-01-02T15:04:05Z", "2026-01-02T15:04:05+02:00": "2026-01-02T13:04:05Z", "2026-01-02": "2026-01-02T00:00:00Z",
+	} {
+		var m moment
+		require.NoError(t, m.Set(text))
+		assert.Equal(t, want, m.String())
+	}
+	var m moment
+	require.NoError(t, m.Set("90m"))
+	assert.WithinDuration(t, time.Now().Add(-90*time.Minute), m.Time, time.Minute)
+	for _, text := range []string{"", "-90m", "yesterday", "2026-13-01"} {
+		assert.Error(t, m.Set(text), text)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -311,16 +312,16 @@ func (r *run) actions(s sending, effect string) []order.Action {
 		a.EventID = &s.event.ID
 		return []order.Action{a}
 	}
-	effect += fmt.Sprintf(", with a corrected value of SHA-256 %x", sha256.Sum256(r.Value))
-	a := r.Topic.action(s.Letter, r.Who, actionReplay, effect)
+	correction := fmt.Sprintf("with a corrected value of SHA-256 %x", sha256.Sum256(r.Value))
+	a := r.Topic.action(s.Letter, r.Who, actionReplay, effect+", "+correction)
 	a.EventID, a.Original = &s.event.ID, original(s.Letter)
 	all := []order.Action{a}
 	if s.SyncID != s.event.SyncID { // the letter did not tell its order
 		a.SyncID = s.event.SyncID
 		all = append(all, a)
 	}
-	if s.Action != nil && s.State == Replayed && s.Action.Effect != a.Effect {
-		a.ID = s.actionID(r.Topic.Name, actionReplay, effect) // another correction than the first
+	if s.State == Replayed && !strings.HasSuffix(s.Action.Effect, correction) { // another one than before
+		a.ID = s.actionID(r.Topic.Name, actionReplay, correction)
 		all = append(all, a)
 	}
 	return all
