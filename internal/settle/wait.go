@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"sync"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
+	"ordersync/internal/topics"
 )
 
 // Options of Wait.
@@ -65,7 +65,7 @@ var ErrReading = errors.New("not everything published was read")
 // before, the error is its cause, and the Summary is that of the moment and names what is
 // outstanding.
 func Wait(ctx context.Context, o Options) (Summary, error) {
-	w := &waiter{Options: o, reader: reader{o.Brokers, o.Transport}, tally: NewTally(), lettersRead: map[int]int64{}}
+	w := &waiter{Options: o, reader: topics.Reader{Brokers: o.Brokers, Transport: o.Transport}, tally: NewTally(), lettersRead: map[int]int64{}}
 	if err := w.scan(ctx); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ErrReading, context.Cause(ctx))
@@ -80,7 +80,7 @@ func Wait(ctx context.Context, o Options) (Summary, error) {
 
 type waiter struct {
 	Options
-	reader reader
+	reader topics.Reader
 	tally  *Tally
 
 	lettersRead map[int]int64 // next offset of each partition of the dead-letter topic
@@ -90,15 +90,15 @@ type waiter struct {
 
 // scan notes the identity of everything published.
 func (w *waiter) scan(ctx context.Context) error {
-	var all []span
+	var all []topics.Span
 	total := 0
 	for topic := range maps.Keys(w.Topics) {
-		spans, err := w.reader.spans(ctx, topic)
+		spans, err := w.reader.Spans(ctx, topic, time.Time{})
 		if err != nil {
 			return err
 		}
 		for _, s := range spans {
-			total += int(s.end - s.first)
+			total += int(s.Len())
 		}
 		all = append(all, spans...)
 	}
@@ -108,7 +108,7 @@ func (w *waiter) scan(ctx context.Context) error {
 	group.SetLimit(scanWorkers)
 	for _, s := range all {
 		group.Go(func() error {
-			return w.reader.read(ctx, s, func(m kafka.Message) {
+			return w.reader.Read(ctx, s, func(m kafka.Message) error {
 				e, err := order.Decode(order.Record{
 					Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
 				}, w.Topics[m.Topic])
@@ -122,6 +122,7 @@ func (w *waiter) scan(ctx context.Context) error {
 				if read++; read%1000 == 0 {
 					w.report(Progress{Reading: true, Done: read, Total: total})
 				}
+				return nil
 			})
 		})
 	}
@@ -213,18 +214,18 @@ func (w *waiter) settled(ctx context.Context) (bool, error) {
 
 // readDeadLetters reads what the dead-letter topic has that is new.
 func (w *waiter) readDeadLetters(ctx context.Context) error {
-	spans, err := w.reader.spans(ctx, w.DeadLetterTopic)
+	spans, err := w.reader.Spans(ctx, w.DeadLetterTopic, time.Time{})
 	if err != nil {
 		return err
 	}
 	for _, s := range spans {
-		if next, ok := w.lettersRead[s.partition]; ok {
-			s.first = max(s.first, next)
+		if next, ok := w.lettersRead[s.Partition]; ok {
+			s.First = max(s.First, next)
 		}
-		if err := w.reader.read(ctx, s, w.deadLetter); err != nil {
+		if err := w.reader.Read(ctx, s, w.deadLetter); err != nil {
 			return err
 		}
-		w.lettersRead[s.partition] = s.end
+		w.lettersRead[s.Partition] = s.End
 	}
 	w.tally.TickDeadLetters()
 	w.progress()
@@ -233,37 +234,18 @@ func (w *waiter) readDeadLetters(ctx context.Context) error {
 
 // deadLetter notes a dead letter by the place its headers name and the event its value holds. One
 // that somebody else wrote, without such headers, is passed over.
-func (w *waiter) deadLetter(m kafka.Message) {
-	source, err := letterSource(m)
+func (w *waiter) deadLetter(m kafka.Message) error {
+	l, err := publish.ReadLetter(m)
 	if err != nil {
-		return
+		return nil
 	}
 	e, err := order.Decode(order.Record{
-		Topic: source.Topic, Partition: source.Partition, Offset: source.Offset, Timestamp: source.ReceivedAt, Value: m.Value,
-	}, w.Topics[source.Topic])
+		Topic: l.Source.Topic, Partition: l.Source.Partition, Offset: l.Source.Offset, Timestamp: l.Source.ReceivedAt, Value: m.Value,
+	}, w.Topics[l.Source.Topic])
 	if err != nil {
-		w.tally.DeadLetter(m.Time, source, nil)
-		return
+		w.tally.DeadLetter(m.Time, l.Source, nil)
+		return nil
 	}
-	w.tally.DeadLetter(m.Time, source, &e)
-}
-
-func letterSource(m kafka.Message) (order.Source, error) {
-	var s order.Source
-	var err error
-	header := map[string]string{}
-	for _, h := range m.Headers {
-		header[h.Key] = string(h.Value)
-	}
-	s.Topic = header[publish.HeaderTopic]
-	if s.Partition, err = strconv.Atoi(header[publish.HeaderPartition]); err != nil {
-		return s, fmt.Errorf("header %s: %w", publish.HeaderPartition, err)
-	}
-	if s.Offset, err = strconv.ParseInt(header[publish.HeaderOffset], 10, 64); err != nil {
-		return s, fmt.Errorf("header %s: %w", publish.HeaderOffset, err)
-	}
-	if s.ReceivedAt, err = time.Parse(time.RFC3339Nano, header[publish.HeaderTimestamp]); err != nil {
-		return s, fmt.Errorf("header %s: %w", publish.HeaderTimestamp, err)
-	}
-	return s, nil
+	w.tally.DeadLetter(m.Time, l.Source, &e)
+	return nil
 }

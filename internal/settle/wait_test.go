@@ -17,6 +17,7 @@ import (
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
+	"ordersync/internal/topics"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -68,11 +69,11 @@ func (b *bench) publish(keysAndValues ...[2]string) []kafka.Message {
 	}
 	require.NoError(b.t, b.producer.Publish(b.t.Context(), messages...))
 	var records []kafka.Message
-	r := reader{b.options.Brokers, b.options.Transport}
-	spans, err := r.spans(b.t.Context(), b.topic)
+	r := topics.Reader{Brokers: b.options.Brokers, Transport: b.options.Transport}
+	spans, err := r.Spans(b.t.Context(), b.topic, time.Time{})
 	require.NoError(b.t, err)
 	for _, s := range spans {
-		require.NoError(b.t, r.read(b.t.Context(), s, func(m kafka.Message) { records = append(records, m) }))
+		require.NoError(b.t, r.Read(b.t.Context(), s, func(m kafka.Message) error { records = append(records, m); return nil }))
 	}
 	return records
 }
