@@ -54,7 +54,7 @@ func TestHelp(t *testing.T) {
 	show = func(c *cobra.Command, line ...string) {
 		assert.NotEmpty(t, c.Example, "%s has an example", c.Name())
 		assert.NotEmpty(t, c.Long, "%s is explained", c.Name())
-		args := append(line, "--help")
+		args := slices.Concat(line, []string{"--help"})
 		r := call(t.Context(), nil, "", args...)
 		require.NoError(t, r.err)
 		text.WriteString("$ ordersync " + strings.Join(args, " ") + "\n")
