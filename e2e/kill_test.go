@@ -148,7 +148,7 @@ func (p *devProcess) kill() {
 		for _, pid := range children {
 			// The signal of the parent's death kills them as well; this one is for other systems.
 			if err := syscall.Kill(pid, syscall.SIGKILL); !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("process %d is still there (%v)", pid, err)
+				return fmt.Errorf("process %d is still there", pid)
 			}
 		}
 		return nil

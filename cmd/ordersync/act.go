@@ -13,7 +13,6 @@ import (
 
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
-	"ordersync/internal/pod"
 	"ordersync/workflows"
 )
 
@@ -171,11 +170,7 @@ func (a *app) act(ctx context.Context, arg, signal string, input any) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := a.config(ctx, temporalAddress)
-	if err != nil {
-		return err
-	}
-	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	_, temporal, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"ordersync/internal/operator"
-	"ordersync/internal/pod"
 )
 
 // selectFlags choose stuck orders.
@@ -75,11 +74,7 @@ const maxStuck = 10_000
 const watchEvery = 2 * time.Second
 
 func (a *app) blocked(ctx context.Context, flags selectFlags, limit int, watch bool) error {
-	cfg, err := a.config(ctx, temporalAddress)
-	if err != nil {
-		return err
-	}
-	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	_, temporal, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"ordersync/internal/operator"
-	"ordersync/internal/pod"
 )
 
 // bulkFlags choose the orders of a signal to many, and its pace.
@@ -85,11 +84,7 @@ func (a *app) bulk(ctx context.Context, f signalFlags, many bulkFlags, signal, s
 	if err != nil {
 		return err
 	}
-	cfg, err := a.config(ctx, temporalAddress)
-	if err != nil {
-		return err
-	}
-	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	cfg, temporal, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}

@@ -78,10 +78,11 @@ const (
 )
 
 func (a *app) order(ctx context.Context, id string) error {
-	cfg, err := a.config(ctx, temporalAddress, mysqlDSN)
+	cfg, temporal, err := a.dial(ctx, mysqlDSN)
 	if err != nil {
 		return err
 	}
+	defer temporal.Close()
 	shop, err := pod.OpenTarget(cfg, a.warnings())
 	if err != nil {
 		return err
@@ -90,11 +91,6 @@ func (a *app) order(ctx context.Context, id string) error {
 	if err := shop.CheckSchema(ctx); err != nil {
 		return err
 	}
-	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
-	if err != nil {
-		return err
-	}
-	defer temporal.Close()
 
 	view, err := lookUp(ctx, shop, temporal, id)
 	if err != nil {

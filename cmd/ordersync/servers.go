@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"go.temporal.io/sdk/client"
 
 	"ordersync/internal/config"
 	"ordersync/internal/devstack"
 	"ordersync/internal/envfile"
+	"ordersync/internal/pod"
 )
 
 // The variables that name the servers.
@@ -32,6 +34,16 @@ func (a *app) config(ctx context.Context, needed ...string) (config.Config, erro
 		return config.Config{}, err
 	}
 	return config.Load(environ, needed...)
+}
+
+// dial is config, and a connection to the Temporal server it names, for the caller to close.
+func (a *app) dial(ctx context.Context, needed ...string) (config.Config, client.Client, error) {
+	cfg, err := a.config(ctx, append(needed, temporalAddress)...)
+	if err != nil {
+		return cfg, nil, err
+	}
+	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	return cfg, temporal, err
 }
 
 // servers completes the environment by what is needed and missing.

@@ -47,11 +47,7 @@ commit. A topic keeps what was published before, so on a stack with a past the r
 const stallTime = 30 * time.Second
 
 func (a *app) wait(ctx context.Context, timeout time.Duration) error {
-	cfg, err := a.config(ctx, kafkaBrokers, temporalAddress, mysqlDSN)
-	if err != nil {
-		return err
-	}
-	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
+	cfg, temporal, err := a.dial(ctx, kafkaBrokers, mysqlDSN)
 	if err != nil {
 		return err
 	}
