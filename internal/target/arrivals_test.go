@@ -38,6 +38,7 @@ func TestArrivals(t *testing.T) {
 		"after all":                        {at("online", 1, 25, 25), false},
 		"after all but a skipped one":      {at("online", 1, 30, 30), false},
 		"a higher offset, an earlier time": {at("online", 1, 25, 12), true}, // the topic was made anew
+		"a lower offset, a later time":     {at("online", 1, 15, 25), true}, // the producers' clocks differ
 		"another partition, after all":     {at("online", 2, 0, 21), false},
 		"another partition, between":       {at("online", 2, 99, 16), true},
 		"another partition, who knows":     {at("online", 2, 99, 20), true},

@@ -145,7 +145,7 @@ func (r Reader) Merge(ctx context.Context, spans []Span, take func(kafka.Message
 				}
 			})
 			if err != nil {
-				cancel(err) // rather than the ends of the others looking like the end
+				cancel(err) // the others need not be read to their ends
 			}
 			return err
 		})
