@@ -62,6 +62,11 @@ test-real: setup
 bench: setup
 	go run ./bench
 
+## bench-refusing  events/s of healthy orders with 1 % refused ones beside them, and a bulk retry of those
+.PHONY: bench-refusing
+bench-refusing: setup
+	go run ./bench -only ordersync,refusing -orders 10000
+
 ## vet             go vet
 .PHONY: vet
 vet:

@@ -95,13 +95,16 @@ func (l *backlog) finished(ctx context.Context) (bool, error) {
 	return n == len(l.events), err
 }
 
-// check compares the target's rows with the model of what the events must come to.
-func (l *backlog) check(ctx context.Context) error {
+// check implements system.
+func (l *backlog) check(ctx context.Context) error { return l.compare(ctx, l.events) }
+
+// compare compares the target with what events must come to.
+func (l *backlog) compare(ctx context.Context, events []order.Event) error {
 	got, err := simulate.ReadTarget(ctx, l.target.DB())
 	if err != nil {
 		return err
 	}
-	if differences := simulate.Compare(simulate.Expect(slices.Values(l.events)), got); len(differences) > 0 {
+	if differences := simulate.Compare(simulate.Expect(slices.Values(events)), got); len(differences) > 0 {
 		return fmt.Errorf("the target is not as it should be:\n\t%s", strings.Join(differences, "\n\t"))
 	}
 	return nil

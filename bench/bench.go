@@ -32,6 +32,8 @@ type trial struct {
 	name   string // of this system and round
 	orders int
 	events []order.Event // of all orders, as they happened
+	// refused are the orders that the target does not take while the clock runs.
+	refused map[string]bool
 }
 
 // system is one of those that are compared. Its life is prepare, run, close.
@@ -42,7 +44,9 @@ type system interface {
 	run(context.Context) error
 	// finished tells whether every event is where it belongs. Workflows may be about to close.
 	finished(context.Context) (bool, error)
-	// check compares the result with what the orders must come to.
+	// healthy is how many orders come to their end while the clock runs.
+	healthy() int
+	// check compares the result with what the orders must come to. run is still under way.
 	check(context.Context) error
 	// close undoes prepare.
 	close() error
@@ -56,9 +60,10 @@ var systems = []struct {
 	{ordersyncName, newOrdersync},
 	{naiveName, newNaive},
 	{floorName, newFloor},
+	{refusingName, newRefusing},
 }
 
-const ordersyncName, naiveName, floorName = "ordersync", "naive", "floor"
+const ordersyncName, naiveName, floorName, refusingName = "ordersync", "naive", "floor", "refusing"
 
 func names() []string {
 	var all []string
@@ -176,17 +181,18 @@ func (b *bench) measure(ctx context.Context, name string, round, orders int, pro
 	err = b.await(ctx, s, t, ended)
 	used := b.usage().minus(before)
 	pprof.StopCPUProfile()
+	if err == nil {
+		m = measurement{orders: s.healthy(), events: s.healthy() * len(t.events) / orders, cpu: used}
+		m.span, err = b.span(ctx, t.name, s.healthy())
+	}
+	if err == nil {
+		err = s.check(ctx)
+	}
 	end()
-	if err = errors.Join(err, <-ended); err != nil {
-		return measurement{}, err
-	}
-
-	span, err := b.span(ctx, t)
-	if err != nil {
-		return measurement{}, err
-	}
-	return measurement{orders: orders, events: len(t.events), span: span, cpu: used}, s.check(ctx)
+	return m, errors.Join(err, <-ended)
 }
+
+func (t trial) healthy() int { return t.orders - len(t.refused) }
 
 // await returns when the system has finished and all its workflows are closed. An early end of its
 // run is an error.
@@ -209,7 +215,7 @@ func (b *bench) await(ctx context.Context, s system, t trial, ended chan error) 
 		}
 		if finished && err == nil {
 			var closed bool
-			if closed, err = b.allClosed(ctx, t); closed {
+			if closed, err = b.allClosed(ctx, t.name, s.healthy()); closed {
 				return nil
 			}
 		}

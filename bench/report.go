@@ -72,5 +72,8 @@ func (r report) write(out io.Writer, o options) error {
 			fmt.Fprintf(out, "ratio to %s: %.2f\n", other, r.median(ordersyncName, measurement.rate)/r.median(other, measurement.rate))
 		}
 	}
+	if len(r[ordersyncName]) > 0 && len(r[refusingName]) > 0 {
+		fmt.Fprintf(out, "ratio refusing to ordersync: %.2f\n", r.median(refusingName, measurement.eventRate)/r.median(ordersyncName, measurement.eventRate))
+	}
 	return nil
 }

@@ -24,6 +24,8 @@ type Selection struct {
 	Channel string `json:"channel,omitempty"`
 	// StuckBefore leaves out what got stuck after it; zero for no such bound.
 	StuckBefore time.Time `json:"stuck_before,omitzero"`
+	// TaskQueue restricts it to one deployment of those that share a namespace.
+	TaskQueue string `json:"task_queue,omitempty"`
 }
 
 // word is what a search attribute of ours can be: it stands in a query between quotes.
@@ -54,6 +56,9 @@ func (s Selection) Query() string {
 	}
 	if !s.StuckBefore.IsZero() {
 		terms = append(terms, workflows.StuckSince.GetName()+` <= "`+s.StuckBefore.UTC().Format(time.RFC3339Nano)+`"`)
+	}
+	if s.TaskQueue != "" {
+		terms = append(terms, equals("TaskQueue", s.TaskQueue))
 	}
 	return strings.Join(append(terms, `ExecutionStatus="Running"`), " AND ")
 }
