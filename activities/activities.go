@@ -96,7 +96,7 @@ func (a *Activities) DeadLetterEvents(ctx context.Context, o Overflow) error {
 		}
 		err = a.deadLetters.DeadLetter(ctx, order.DeadLetter{
 			Source: e.Source, Key: []byte(e.SyncID), Value: value, Reason: order.OrderBlocked,
-			Detail: "the order is stuck on " + o.StuckOn + " and its queue is full; free the order, then publish this again",
+			Detail: "the order is stuck on " + o.StuckOn + " and its queue is full; free the order, then: ordersync deadletter replay --order " + e.SyncID,
 		})
 		if err != nil {
 			return temporal.NewApplicationErrorWithCause("dead letter "+e.Name(), DeadLetterUnavailable, err)

@@ -54,7 +54,7 @@ func TestALetterIsShownAsWhatItHolds(t *testing.T) {
 		})
 	}
 	l := deadLetter(nil, deadletter.Discarded)
-	l.Letter.Size, l.SHA256, l.Action = 17<<20, "ab12", &order.Action{By: "oncall", Reason: "a test", Effect: "discarded"}
+	l.Size, l.SHA256, l.Action = 17<<20, "ab12", &order.Action{By: "oncall", Reason: "a test", Effect: "discarded"}
 	var out strings.Builder
 	require.NoError(t, (&app{dataDir: defaultDir}).printLetter(&out, l))
 	assert.Contains(t, out.String(), "the value was too large to keep: 17825792 bytes, SHA-256 ab12; it stood at online/3/42")
