@@ -70,20 +70,16 @@ func (a *app) replay(ctx context.Context, flags replayFlags) error {
 			return err
 		}
 	}
-	cfg, err := a.config(ctx, kafkaBrokers, temporalAddress, mysqlDSN)
+	cfg, temporal, err := a.dial(ctx, kafkaBrokers, mysqlDSN)
 	if err != nil {
 		return err
 	}
+	defer temporal.Close()
 	letters, end, err := a.deadLetters(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer end()
-	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
-	if err != nil {
-		return err
-	}
-	defer temporal.Close()
 
 	bar := a.newBar("records", -1, false)
 	summary, err := replay.Run(ctx, replay.Options{
