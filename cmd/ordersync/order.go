@@ -261,11 +261,19 @@ func printPending(out io.Writer, v orderView) error {
 	return nil
 }
 
+// maxActions is how many lines of the audit are printed, the last ones.
+const maxActions = 50
+
 func printOperator(out io.Writer, actions []order.Action) error {
 	if len(actions) == 0 {
 		return nil
 	}
 	fmt.Fprintf(out, "\nwhat people did:\n")
+	// A replay of what overflowed has a line for each letter.
+	if earlier := len(actions) - maxActions; earlier > 0 {
+		fmt.Fprintf(out, "%d earlier actions, which -o json has, and then\n", earlier)
+		actions = actions[earlier:]
+	}
 	t := newTable(out)
 	t.row("AT", "ACTION", "BY", "BEFORE", "EFFECT", "WHY")
 	for _, a := range actions {

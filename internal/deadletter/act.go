@@ -138,7 +138,7 @@ func (t Topic) action(l Letter, who Who, name, effect string) order.Action {
 	return order.Action{
 		ID: l.actionID(t.Name, name), SyncID: l.SyncID, Name: name, By: who.By, At: time.Now().UTC(), Reason: who.Why,
 		Before: fmt.Sprintf("%s: %s", l.State, l.Reason),
-		Effect: fmt.Sprintf("dead letter %s of %s: %s", l.Place, l.Origin(), effect),
+		Effect: fmt.Sprintf("%s (dead letter %s of %s)", effect, l.Place, l.Origin()),
 	}
 }
 

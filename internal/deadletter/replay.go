@@ -320,7 +320,7 @@ func (r *run) actions(s sending, effect string) []order.Action {
 		a.SyncID = s.event.SyncID
 		all = append(all, a)
 	}
-	if s.State == Replayed && !strings.HasSuffix(s.Action.Effect, correction) { // another one than before
+	if s.State == Replayed && !strings.Contains(s.Action.Effect, correction) { // another one than before
 		a.ID = s.actionID(r.Topic.Name, actionReplay, correction)
 		all = append(all, a)
 	}
