@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -46,7 +47,9 @@ func (s *orderSync) block(next inbox.Next) {
 		return
 	}
 	var a *activities.Activities
-	ctx := workflow.WithLocalActivityOptions(s.ctx, fastPath)
+	options := fastPath
+	options.Summary = "blocked: " + next.Type
+	ctx := workflow.WithLocalActivityOptions(s.ctx, options)
 	notice := order.Blocked{
 		SyncID: s.in.SyncID, Channel: next.Step.Event.Channel, Event: next.Step.Event.Name(),
 		Reason: next.Type, Error: next.Message, Since: next.Since,
@@ -94,33 +97,70 @@ func (s *orderSync) summary(next inbox.Next) State {
 	if !next.Since.IsZero() {
 		state.StuckSince = &next.Since
 	}
-	id := s.in.SyncID
+	var advice advice
+	state.Status, advice = s.advise(next)
+	state.NextStep = advice.text()
+	return state
+}
+
+// advice is what will happen without anybody's help, and what somebody can do.
+type advice struct {
+	happens  string
+	remedies []remedy
+}
+
+type remedy struct{ when, command string }
+
+// text is the advice in a line.
+func (a advice) text() string {
+	var ways []string
+	for _, r := range a.remedies {
+		ways = append(ways, r.when+": "+r.command)
+	}
+	if len(ways) == 0 {
+		return a.happens
+	}
+	return a.happens + ". To " + strings.Join(ways, "; to ")
+}
+
+// advise says where the order stands and what that asks for.
+func (s *orderSync) advise(next inbox.Next) (status string, _ advice) {
+	id := order.Typed(s.in.SyncID)
+	var (
+		retry = "ordersync retry " + id
+		amend = "ordersync amend " + id + " --data-file FILE"
+		skip  = "ordersync skip " + id + " --reason WHY"
+	)
 	switch {
 	case next.Action == inbox.Rest && s.in.Settings.IdleTimeout > 0:
-		state.Status = StateIdle
-		state.NextStep = "waits for further events until " + stamp(s.idleUntil()) + ", then completes"
+		return StateIdle, advice{happens: "waits for further events until " + stamp(s.idleUntil()) + ", then completes"}
 	case next.Action == inbox.Rest:
-		state.Status, state.NextStep = StateIdle, "completes"
+		return StateIdle, advice{happens: "completes"}
 	case next.Action == inbox.Hold:
-		state.Status = StateHeld
-		state.NextStep = fmt.Sprintf("the shop has no order %s yet: waits for its creation until %s; %s. Do not wait: ordersync retry %s",
-			id, stamp(next.Until), afterHold(next.Step.Event.Kind), id)
+		return StateHeld, advice{
+			fmt.Sprintf("the shop has no order %s yet: waits for its creation until %s; %s", s.in.SyncID, stamp(next.Until), afterHold(next.Step.Event.Kind)),
+			[]remedy{{"wait no longer", retry}},
+		}
 	case next.Action == inbox.Block && next.Type == UndecodableSignal:
-		state.Status = StateBlocked
-		state.NextStep = fmt.Sprintf("an events signal could not be read. Read it again: ordersync retry %s; move it to the dead-letter topic: ordersync skip %s", id, id)
+		return StateBlocked, advice{
+			"an events signal could not be read",
+			[]remedy{{"read it again, after a deploy", retry}, {"move it to the dead-letter topic", skip}},
+		}
 	case next.Action == inbox.Block && next.Type == inbox.UnknownOrder:
-		state.Status = StateBlocked
-		state.NextStep = fmt.Sprintf("the shop has no order %s: publish its creation or an update, which frees it; or give the invoice up: ordersync skip %s --reason WHY", id, id)
+		return StateBlocked, advice{
+			fmt.Sprintf("the shop has no order %s, so its invoice waits: publish its creation or an update, which frees it", s.in.SyncID),
+			[]remedy{{"give the invoice up", skip}},
+		}
 	case next.Action == inbox.Block:
-		state.Status = StateBlocked
-		state.NextStep = fmt.Sprintf("the shop's database refuses the event as it is. Mend the database, then: ordersync retry %s; or mend the data: ordersync amend %s --data-file FILE; or give the event up: ordersync skip %s --reason WHY", id, id, id)
+		return StateBlocked, advice{
+			"the shop's database refuses the event as it is",
+			[]remedy{{"try it again, once the database takes it", retry}, {"send other data", amend}, {"give the event up", skip}},
+		}
 	case s.Inbox.Stuck != nil && s.Inbox.Stuck.Type != "":
-		state.Status = StateRetrying
-		state.NextStep = fmt.Sprintf("is tried again at least once a minute and heals by itself. Try now: ordersync retry %s", id)
+		return StateRetrying, advice{"is tried again at least once a minute and heals by itself", []remedy{{"try it now", retry}}}
 	default:
-		state.NextStep = "applies " + next.Step.Event.Name()
+		return StateApplying, advice{happens: "applies " + next.Step.Event.Name()}
 	}
-	return state
 }
 
 func afterHold(k order.Kind) string {
@@ -137,22 +177,46 @@ func pendingEvent(e order.Event) PendingEvent {
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // describe writes the current details of the Web UI, in Markdown: what the order waits for, and
-// what to do.
+// what to do. Commands and errors are code, which the Web UI leaves as it is: in its text "--" is a
+// dash, and nothing wraps within a block of code.
 func (s *orderSync) describe() {
 	next := s.next()
 	state := s.summary(next)
+	_, advice := s.advise(next)
 	var text strings.Builder
 	fmt.Fprintf(&text, "**%s**", state.Status)
 	if state.Step != nil {
-		fmt.Fprintf(&text, " on %s (`%s`)", next.Step.Event.Name(), state.Step.EventID)
+		fmt.Fprintf(&text, " on **%s**", next.Step.Event.Name())
 	}
 	if state.StuckSince != nil {
 		fmt.Fprintf(&text, " since %s", stamp(*state.StuckSince))
 	}
-	fmt.Fprintf(&text, "\n\n%s\n", state.NextStep)
 	if state.Reason != "" {
-		fmt.Fprintf(&text, "\nReason: `%s`\n\n    %s\n", state.Reason, strings.ReplaceAll(state.LastError, "\n", "\n    "))
+		fmt.Fprintf(&text, "\n\n**%s**: %s", state.Reason, code(state.LastError))
 	}
-	fmt.Fprintf(&text, "\n%d pending, %d resolved", state.PendingCount, state.Applied)
+	fmt.Fprintf(&text, "\n\n%s\n", escape(advice.happens))
+	for _, r := range advice.remedies {
+		fmt.Fprintf(&text, "\n- to %s: %s", r.when, code(r.command))
+	}
+	fmt.Fprintf(&text, "\n\n%d pending, %d resolved", state.PendingCount, state.Applied)
+	if state.Step != nil {
+		fmt.Fprintf(&text, ", event %s", code(state.Step.EventID.String()))
+	}
 	workflow.SetCurrentDetails(s.ctx, text.String())
 }
+
+// code is text as a span of code: between more backticks than it has in a row.
+func code(text string) string {
+	fence := "`"
+	for strings.Contains(text, fence) {
+		fence += "`"
+	}
+	return fence + " " + strings.Join(strings.Fields(text), " ") + " " + fence
+}
+
+// escape keeps what an order's id may hold from being Markdown.
+func escape(text string) string {
+	return markdown.ReplaceAllString(text, `\$0`)
+}
+
+var markdown = regexp.MustCompile("[\\\\`*_\\[\\]<>&#|~]")

@@ -118,7 +118,7 @@ func (n *Notices) Blocked(b order.Blocked) {
 	}
 }
 
-func command(b order.Blocked) string { return "ordersync order " + b.SyncID }
+func command(b order.Blocked) string { return "ordersync order " + order.Typed(b.SyncID) }
 
 // Run posts until ctx ends. What waits then is dropped: the orders are found by their search
 // attributes.
