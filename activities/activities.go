@@ -137,7 +137,8 @@ type Audit struct {
 	Nth int `json:"nth"`
 }
 
-// RecordAction puts an operator's action into the audit.
+// RecordAction puts an operator's action into the audit. It is retried until it succeeds, whatever the
+// error: nobody could be asked to amend an audit.
 func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
 	action := audit.Action
 	if action.By == "" {
@@ -147,7 +148,12 @@ func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
 		}
 		action.By = cmp.Or(by, "unknown")
 	}
-	return a.fail(ctx, action.SyncID, a.target.RecordAction(ctx, action))
+	err := a.target.RecordAction(ctx, action)
+	var failure *order.Failure
+	if errors.As(err, &failure) {
+		err = &order.Failure{Type: failure.Type, Operator: true, Err: failure.Err}
+	}
+	return a.fail(ctx, action.SyncID, err)
 }
 
 // sender is the identity that the history of the activity's own run gives for the nth signal of a

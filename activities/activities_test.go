@@ -133,3 +133,13 @@ func TestAnActionThatNamesItsAuthorNeedsNoHistory(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "support@shop", s.actions[0].By)
 }
+
+func TestTheAuditIsNeverGivenUp(t *testing.T) {
+	env, a, log := setup(t, &servers{err: &order.Failure{Type: "DataTooLong", Permanent: true, Err: errors.New("no")}})
+	_, err := env.ExecuteActivity(a.RecordAction, activities.Audit{Action: order.Action{SyncID: "1", By: "support@shop"}})
+	var app *temporal.ApplicationError
+	require.ErrorAs(t, err, &app)
+	require.Equal(t, "DataTooLong", app.Type())
+	require.False(t, app.NonRetryable())
+	require.Contains(t, log.String(), "level=ERROR")
+}

@@ -32,7 +32,9 @@ func TestTheAuditKeepsEachActionOnce(t *testing.T) {
 	require.Equal(t, amend, actions[0])
 	require.Nil(t, actions[1].EventID)
 	require.Len(t, []rune(actions[1].By), 255)
-	none, err := target.Actions(t.Context(), "2")
+	deep := order.Action{ID: uuid.New(), SyncID: "2", Name: "amend", At: amend.At, Original: json.RawMessage(strings.Repeat("[", 200) + strings.Repeat("]", 200))}
+	require.NoError(t, target.RecordAction(t.Context(), deep), "what the server refused as JSON is what gets amended")
+	none, err := target.Actions(t.Context(), "3")
 	require.NoError(t, err)
 	require.NotNil(t, none)
 	require.Empty(t, none)
