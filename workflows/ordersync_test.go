@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,6 +47,8 @@ var (
 
 // shop is the Target of a test: the order rules' outcomes in a few lines, and a say for the test.
 type shop struct {
+	// mu is held by every attempt, and by what the test does while the workflow runs.
+	mu     sync.Mutex
 	status order.Status
 	ledger map[string]order.Outcome
 	// steps are all attempts, in the order made.
@@ -60,6 +63,8 @@ type shop struct {
 }
 
 func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	e := step.Event
 	s.steps = append(s.steps, e.Name())
 	if s.fail != nil {
@@ -85,6 +90,8 @@ func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
 }
 
 func (s *shop) Skip(_ context.Context, e order.Event) (order.Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.steps = append(s.steps, "skip "+e.Name())
 	return s.write(e, order.Skipped), nil
 }
@@ -95,16 +102,24 @@ func (s *shop) write(e order.Event, o order.Outcome) order.Result {
 }
 
 func (s *shop) DeadLetter(_ context.Context, d order.DeadLetter) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.dead = append(s.dead, d)
 	return nil
 }
 
 func (s *shop) RecordAction(_ context.Context, a order.Action) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.actions = append(s.actions, a)
 	return nil
 }
 
-func (s *shop) Blocked(b order.Blocked) { s.blocked = append(s.blocked, b) }
+func (s *shop) Blocked(b order.Blocked) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocked = append(s.blocked, b)
+}
 
 var (
 	refused = &order.Failure{Type: "CheckViolated", Permanent: true, Err: errors.New("CONSTRAINT total fails")}
@@ -156,7 +171,13 @@ func (b *bundle) start(events ...order.Event) {
 }
 
 // after does something once the workflow has been running for d.
-func (b *bundle) after(d time.Duration, do func()) { b.RegisterDelayedCallback(do, d) }
+func (b *bundle) after(d time.Duration, do func()) {
+	b.RegisterDelayedCallback(func() {
+		b.shop.mu.Lock()
+		defer b.shop.mu.Unlock()
+		do()
+	}, d)
+}
 
 func (b *bundle) send(events ...order.Event) {
 	b.SignalWorkflow(workflows.SignalEvents, workflows.Batch{Events: events})

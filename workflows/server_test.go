@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,46 +38,11 @@ var record = flag.Bool("record", false, "rewrite testdata/histories from the run
 
 func TestMain(m *testing.M) { devtest.Main(m) }
 
-// locked makes a shop safe for a worker's concurrency.
-type locked struct {
-	mu   sync.Mutex
-	shop shop
-}
-
-func (l *locked) Apply(ctx context.Context, step order.Step) (order.Result, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.shop.Apply(ctx, step)
-}
-
-func (l *locked) Skip(ctx context.Context, e order.Event) (order.Result, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.shop.Skip(ctx, e)
-}
-
-func (l *locked) DeadLetter(ctx context.Context, d order.DeadLetter) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.shop.DeadLetter(ctx, d)
-}
-
-func (l *locked) RecordAction(ctx context.Context, a order.Action) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.shop.RecordAction(ctx, a)
-}
-
-func (l *locked) Blocked(b order.Blocked) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.shop.Blocked(b)
-}
-
-func (l *locked) look(at func(*shop)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	at(&l.shop)
+// look does something with a shop that a worker uses.
+func (s *shop) look(at func(*shop)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at(s)
 }
 
 // live is an order on a real server, with a worker of its own.
@@ -87,14 +51,14 @@ type live struct {
 	client client.Client
 	queue  string
 	id     string
-	shop   *locked
+	shop   *shop
 	worker worker.Worker
 }
 
 func onServer(t *testing.T) *live {
 	t.Helper()
 	queue := devtest.Name(t, "queue")
-	l := &live{t: t, queue: queue, id: workflows.WorkflowID(queue), shop: &locked{shop: shop{ledger: map[string]order.Outcome{}}}}
+	l := &live{t: t, queue: queue, id: workflows.WorkflowID(queue), shop: &shop{ledger: map[string]order.Outcome{}}}
 	l.client = dial(t, devtest.Temporal(t))
 	l.startWorker()
 	t.Cleanup(func() { l.worker.Stop(); l.client.Close() })
@@ -466,7 +430,7 @@ func TestServerWorkerKilledWithinATask(t *testing.T) {
 
 // hanging is the shop of the doomed worker: it says that a step is under way, and never ends it.
 type hanging struct {
-	locked
+	shop
 	mark string
 }
 
