@@ -44,12 +44,12 @@ test: setup vet
 	go test -C deployments $(TESTFLAGS) ./...
 	go test $(SERIALLY) -timeout 20m $(TESTFLAGS) ./...
 
-## race            the tests under the race detector, without the longest ones (-short)
+## race            the tests under the race detector; the pipeline in one process, not end to end by processes
 .PHONY: race
 race: setup
 	@go run ./internal/devstack/setup race
 	CGO_ENABLED=1 go vet -race ./...
-	CGO_ENABLED=1 go test -race -short $(SERIALLY) -timeout 30m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 go test -race -short $(SERIALLY) -timeout 30m $(TESTFLAGS) $$(go list ./... | grep -v -e /e2e -e /bench)
 
 ## test-real       the end-to-end tests against Apache Kafka 4.3; needs a JDK 17 and Maven
 .PHONY: test-real
