@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -132,9 +133,10 @@ func (a *Activities) NoticeBlocked(_ context.Context, b order.Blocked) error {
 // Audit is an operator's action to record.
 type Audit struct {
 	Action order.Action `json:"action"`
-	// Nth tells which signal of its name in the run it came by, from 1: an action that names nobody
-	// is by the identity of the client that sent that signal.
-	Nth int `json:"nth"`
+	// RunID and Nth tell which signal of its name in which run it came by, from 1: an action that
+	// names nobody is by the identity of the client that sent that signal.
+	RunID string `json:"run_id"`
+	Nth   int    `json:"nth"`
 }
 
 // RecordAction puts an operator's action into the audit. It is retried until it succeeds, whatever the
@@ -142,7 +144,7 @@ type Audit struct {
 func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
 	action := audit.Action
 	if action.By == "" {
-		by, err := sender(ctx, action.Name, audit.Nth)
+		by, err := sender(ctx, audit)
 		if err != nil {
 			return temporal.NewApplicationErrorWithCause("find who sent the signal "+action.Name, "HistoryUnavailable", err)
 		}
@@ -156,17 +158,21 @@ func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
 	return a.fail(ctx, action.SyncID, err)
 }
 
-// sender is the identity that the history of the activity's own run gives for the nth signal of a
-// name; the workflow itself does not see it.
-func sender(ctx context.Context, signal string, nth int) (string, error) {
-	run := activity.GetInfo(ctx).WorkflowExecution
-	history := activity.GetClient(ctx).GetWorkflowHistory(ctx, run.ID, run.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+// sender is the identity that the history of a run gives for the nth signal of a name; the workflow
+// itself does not see it. A run that Temporal has forgotten was sent its signals by nobody known.
+func sender(ctx context.Context, audit Audit) (string, error) {
+	nth := audit.Nth
+	id := activity.GetInfo(ctx).WorkflowExecution.ID
+	history := activity.GetClient(ctx).GetWorkflowHistory(ctx, id, audit.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for history.HasNext() {
 		event, err := history.Next()
+		if forgotten := new(serviceerror.NotFound); errors.As(err, &forgotten) {
+			return "", nil
+		}
 		if err != nil {
 			return "", err
 		}
-		if signaled := event.GetWorkflowExecutionSignaledEventAttributes(); signaled.GetSignalName() == signal {
+		if signaled := event.GetWorkflowExecutionSignaledEventAttributes(); signaled.GetSignalName() == audit.Action.Name {
 			if nth--; nth == 0 {
 				return signaled.GetIdentity(), nil
 			}

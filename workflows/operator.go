@@ -17,7 +17,7 @@ import (
 // that an old skip has hit a new event.
 func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 	var in Amend // which has every field of Retry and Skip
-	if s.auditing() >= maxAudit {
+	if len(s.Audits) >= maxAudits {
 		s.remember(signal, in, "refused: the audit of earlier signals waits for the target; send it again once that is mended")
 		return
 	}
@@ -26,7 +26,11 @@ func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 		return
 	}
 	if s.Inbox.Stuck == nil && len(s.Undecoded) > 0 {
-		s.note(signal, in, s.operateUndecoded(signal), nil)
+		effect := "ignored: the order is stuck on an events signal that cannot be read, and not as the signal says"
+		if in.EventID == "" && (in.StuckBefore.IsZero() || !s.Undecoded[0].At.After(in.StuckBefore)) {
+			effect = s.operateUndecoded(signal)
+		}
+		s.note(signal, in, effect, nil)
 		return
 	}
 	now := s.now()
@@ -109,17 +113,20 @@ func (s *orderSync) refuseCancel() {
 	s.remember("cancel", Amend{}, "refused: pending events would be lost; skip what is stuck, or terminate the run and replay from Kafka")
 }
 
-// maxAudit bounds the actions that wait to be recorded, and so what an outage of the target leaves
-// in the run.
-const maxAudit = 100
+// Bounds of the actions that wait to be recorded, and so of what an outage of the target leaves in
+// the run. Of amended data so much may be carried by continue-as-new; with more the run waits.
+const (
+	maxAudits        = 100
+	maxCarriedAmends = 256 << 10
+)
 
-func (s *orderSync) auditing() (n int) {
-	for _, l := range s.outbox {
-		if l.audit != nil {
-			n++
-		}
+// auditsFit tells whether the actions that wait fit into a continue-as-new.
+func (s *orderSync) auditsFit() bool {
+	amends := 0
+	for _, a := range s.Audits {
+		amends += len(a.Action.Original)
 	}
-	return n
+	return amends <= maxCarriedAmends
 }
 
 // note remembers an operator's signal and what came of it, and sends it to the audit, with the data
@@ -138,7 +145,7 @@ func (s *orderSync) note(signal string, in Amend, effect string, original json.R
 		id := order.ParseEventID(in.EventID)
 		action.EventID = &id
 	}
-	s.outbox = append(s.outbox, letter{audit: &activities.Audit{Action: action, Nth: nth}})
+	s.Audits = append(s.Audits, activities.Audit{Action: action, RunID: info.WorkflowExecution.RunID, Nth: nth})
 }
 
 // remember puts a signal into the state.

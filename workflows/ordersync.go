@@ -18,6 +18,7 @@ import (
 
 	"go.temporal.io/sdk/workflow"
 
+	"ordersync/activities"
 	"ordersync/internal/order"
 	"ordersync/workflows/inbox"
 )
@@ -38,6 +39,8 @@ type Carried struct {
 	// Shown is what the search attributes say, so that the new run does not set them again.
 	Shown    shown            `json:"shown"`
 	Operator []OperatorAction `json:"operator,omitempty"`
+	// Audits are operators' actions on their way to the audit.
+	Audits []activities.Audit `json:"audits,omitempty"`
 }
 
 // orderSync is a run of OrderSync.
@@ -47,11 +50,14 @@ type orderSync struct {
 	subs []subscription
 
 	Carried
-	// outbox is on its way to the dead-letter topic or the audit, in this order; flush is the
-	// activity that carries its first letters there, nil while none runs.
+	// outbox is on its way to the dead-letter topic, in this order; flush is the activity that
+	// carries its first letters there, nil while none runs.
 	outbox   []letter
 	flush    workflow.Future
 	flushing int
+	// recording puts the first of Audits into the audit; nil while none is. It goes its own way: the
+	// target may be down while the dead-letter topic is not, and the other way round.
+	recording workflow.Future
 	// received counts the signals of each name in this run, by which the audit finds their sender
 	// in the history.
 	received map[string]int
@@ -108,7 +114,7 @@ func (s *orderSync) run() error {
 			switch {
 			case !s.done():
 				s.await(s.idleUntil())
-			case len(s.outbox) > 0:
+			case len(s.outbox) > 0 || len(s.Audits) > 0:
 				s.await(time.Time{})
 			default:
 				return nil
@@ -142,7 +148,7 @@ func (s *orderSync) idleUntil() time.Time { return s.LastActive.Add(s.in.Setting
 // A step in retry continues too: signals keep arriving behind it, and a history of 50 MiB would be
 // terminated by the server, with all that is pending.
 func (s *orderSync) shouldContinue() bool {
-	return workflow.GetInfo(s.ctx).GetContinueAsNewSuggested() && len(s.outbox) == 0 && s.Inbox.Fits()
+	return workflow.GetInfo(s.ctx).GetContinueAsNewSuggested() && len(s.outbox) == 0 && s.auditsFit() && s.Inbox.Fits()
 }
 
 func (s *orderSync) continueAsNew() error {
@@ -175,6 +181,7 @@ func (s *orderSync) wake(at time.Time) {
 // if it is not zero.
 func (s *orderSync) await(at time.Time, futures ...workflow.Future) {
 	s.startFlush()
+	s.startRecording()
 	s.describe()
 	if !at.IsZero() {
 		s.wake(at)
@@ -196,6 +203,9 @@ func (s *orderSync) await(at time.Time, futures ...workflow.Future) {
 	}
 	if s.flush != nil {
 		selector.AddFuture(s.flush, func(workflow.Future) { s.endFlush() })
+	}
+	if s.recording != nil {
+		selector.AddFuture(s.recording, func(workflow.Future) { s.endRecording() })
 	}
 	selector.Select(s.ctx)
 }

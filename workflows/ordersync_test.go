@@ -59,7 +59,9 @@ type shop struct {
 	// dead are the dead letters, actions the audit, blocked the notices.
 	dead    []order.DeadLetter
 	actions []order.Action
-	blocked []order.Blocked
+	// auditDown refuses the audit alone.
+	auditDown bool
+	blocked   []order.Blocked
 }
 
 func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
@@ -111,6 +113,9 @@ func (s *shop) DeadLetter(_ context.Context, d order.DeadLetter) error {
 func (s *shop) RecordAction(_ context.Context, a order.Action) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.auditDown {
+		return down
+	}
 	s.actions = append(s.actions, a)
 	return nil
 }
@@ -624,6 +629,69 @@ func TestUndecodableEventsBlockVisibly(t *testing.T) {
 			require.Equal(t, order.Undecodable, b.shop.dead[0].Reason)
 		})
 	}
+}
+
+func TestAFullQueueBehindAnUndecodableSignalOverflowsAndContinues(t *testing.T) {
+	b := setup(t)
+	b.after(time.Minute, func() {
+		b.raw(workflows.SignalEvents, payload("json/plain", "{"))
+		for v := int64(2); v < 1502; v += 100 {
+			var batch []order.Event
+			for i := range int64(100) {
+				batch = append(batch, ev(order.Update, v+i))
+			}
+			b.send(batch...)
+		}
+	})
+	b.after(time.Hour, func() {
+		require.Equal(t, 1000, b.state().PendingCount)
+		require.Len(t, b.shop.dead, 500)
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: update.ID.String()})
+	})
+	b.after(2*time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "ignored", "the signal named an event")
+		b.SetContinueAsNewSuggested(true)
+		b.SignalWorkflow(workflows.SignalRetry, nil)
+	})
+	b.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}})
+	in := continued(t, b)
+	require.Len(t, in.Carried.Inbox.Pending, 1000)
+}
+
+func TestAnAuditThatCannotBeWrittenHoldsUpNeitherDeadLettersNorAContinuation(t *testing.T) {
+	first := setup(t)
+	first.shop.fail = func(order.Step) error { return refused }
+	first.shop.auditDown = true
+	first.after(time.Minute, func() {
+		first.SignalWorkflow(workflows.SignalRetry, workflows.Retry{By: "support@shop"})
+		for v := int64(2); v < 1502; v += 100 {
+			var batch []order.Event
+			for i := range int64(100) {
+				batch = append(batch, ev(order.Update, v+i))
+			}
+			first.send(batch...)
+		}
+	})
+	first.after(2*time.Minute, func() {
+		require.NotEmpty(t, first.shop.dead)
+	})
+	first.after(time.Hour, func() {
+		first.SetContinueAsNewSuggested(true)
+		first.send(invoice)
+	})
+	first.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}})
+	in := continued(t, first)
+	require.Len(t, in.Carried.Audits, 1)
+
+	second := setup(t)
+	second.after(time.Hour, func() {
+		second.SignalWorkflow(workflows.SignalRetry, workflows.Retry{By: "night@shop"})
+		second.send(ev(order.Invoice, 9999))
+	})
+	second.run(in)
+	require.NoError(t, second.GetWorkflowError())
+	require.Len(t, second.shop.actions, 2)
+	require.Equal(t, "support@shop", second.shop.actions[0].By)
 }
 
 func TestOperatorSignalsInEveryForm(t *testing.T) {

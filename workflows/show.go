@@ -202,6 +202,8 @@ func (s *orderSync) describe() {
 	if state.Step != nil {
 		fmt.Fprintf(&text, ", event %s", code(state.Step.EventID.String()))
 	}
+	// The Web UI's frame for it is too low by a line.
+	text.WriteString("\n\n\u00a0")
 	workflow.SetCurrentDetails(s.ctx, text.String())
 }
 

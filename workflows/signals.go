@@ -39,6 +39,15 @@ type undecoded struct {
 	At       time.Time         `json:"at"`
 }
 
+// size is an upper bound of what it takes in the state, in bytes before base64.
+func (u undecoded) size() int {
+	n := len(u.Data) + len(u.Problem) + 256
+	for key, value := range u.Metadata {
+		n += len(key) + len(value)
+	}
+	return n
+}
+
 func (u undecoded) payload() *commonpb.Payload {
 	return &commonpb.Payload{Metadata: u.Metadata, Data: u.Data}
 }
@@ -80,7 +89,7 @@ func (s *orderSync) drain() {
 		for s.receive(sub) {
 		}
 	}
-	for _, e := range s.Inbox.Overflow(s.now()) {
+	for _, e := range s.Inbox.Overflow(s.now(), len(s.Undecoded) > 0) {
 		s.outbox = append(s.outbox, letter{event: &e})
 	}
 }
@@ -121,9 +130,9 @@ func (s *orderSync) decodeEvents(payload *commonpb.Payload) ([]order.Event, erro
 
 func (s *orderSync) keepUndecoded(payload *commonpb.Payload, problem error) {
 	u := undecoded{Metadata: payload.GetMetadata(), Data: payload.GetData(), Problem: clip(problem.Error()), At: s.now()}
-	size := len(u.Data)
+	size := u.size()
 	for _, kept := range s.Undecoded {
-		size += len(kept.Data)
+		size += kept.size()
 	}
 	if size > maxUndecoded {
 		s.outbox = append(s.outbox, letter{signal: &u})

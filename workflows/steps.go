@@ -70,12 +70,11 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 		slow.Summary = summary
 		ctx, cancel := workflow.WithCancel(workflow.WithActivityOptions(s.ctx, slow))
 		future := workflow.ExecuteActivity(ctx, activity, step)
-		for !future.IsReady() {
+		for ready := false; !ready; ready = future.IsReady() {
 			s.await(time.Time{}, future)
-			if future.IsReady() {
-				break
-			}
-			if s.drain(); s.interrupted || s.shouldContinue() {
+			// An operator's word is heard even if it comes with the result: the result is then asked
+			// for once more, and is the ledger's.
+			if s.drain(); s.interrupted || !future.IsReady() && s.shouldContinue() {
 				cancel()
 				return
 			}
@@ -132,12 +131,10 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// letter is one thing on its way out: an event or a signal's input to the dead-letter topic, an
-// operator's action to the audit.
+// letter is one thing on its way to the dead-letter topic: an event, or a signal's input.
 type letter struct {
 	event  *order.Event
 	signal *undecoded
-	audit  *activities.Audit
 }
 
 // Bounds of one flush, which is one activity and its input.
@@ -146,7 +143,7 @@ const (
 	maxFlushBytes = 512 << 10
 )
 
-// startFlush sends the first letters of the outbox on their way: a run of events, or one of the others.
+// startFlush sends the first letters of the outbox on their way: a run of events, or one signal.
 // It goes on beside the step the order is stuck on.
 func (s *orderSync) startFlush() {
 	if s.flush != nil || len(s.outbox) == 0 {
@@ -154,14 +151,9 @@ func (s *orderSync) startFlush() {
 	}
 	var a *activities.Activities
 	ctx := workflow.WithActivityOptions(s.ctx, slowPath)
-	switch first := s.outbox[0]; {
-	case first.signal != nil:
+	if u := s.outbox[0].signal; u != nil {
 		s.flushing = 1
-		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(first.signal.payload()))
-		return
-	case first.audit != nil:
-		s.flushing = 1
-		s.flush = workflow.ExecuteActivity(ctx, a.RecordAction, *first.audit)
+		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(u.payload()))
 		return
 	}
 	over := activities.Overflow{StuckOn: s.Inbox.Next(s.now()).Step.Event.Name()}
@@ -184,4 +176,22 @@ func (s *orderSync) endFlush() {
 		s.outbox = s.outbox[s.flushing:]
 	}
 	s.flush, s.flushing = nil, 0
+}
+
+// startRecording puts the first of the actions that wait into the audit.
+func (s *orderSync) startRecording() {
+	if s.recording != nil || len(s.Audits) == 0 {
+		return
+	}
+	var a *activities.Activities
+	s.recording = workflow.ExecuteActivity(workflow.WithActivityOptions(s.ctx, slowPath), a.RecordAction, s.Audits[0])
+}
+
+// endRecording drops the action that is in the audit now; a recording that was failed by hand begins
+// again.
+func (s *orderSync) endRecording() {
+	if err := s.recording.Get(s.ctx, nil); err == nil {
+		s.Audits = s.Audits[1:]
+	}
+	s.recording = nil
 }

@@ -248,7 +248,12 @@ func eventID(raw json.RawMessage, e Event) (uuid.UUID, error) {
 	case len(s) > MaxEventID:
 		return uuid.Nil, reject(InvalidField, "event_id has %d bytes, the limit is %d", len(s), MaxEventID)
 	}
-	return ParseEventID(s), nil
+	id := ParseEventID(s)
+	if id == uuid.Nil {
+		// What a producer sends that has none (.NET's Guid.Empty): all its events would be one.
+		return uuid.Nil, reject(InvalidField, "event_id is the nil UUID; leave it out to have one derived")
+	}
+	return id, nil
 }
 
 // ParseEventID is the id that stands for an ERP's event_id: itself where it is a UUID in its

@@ -94,6 +94,7 @@ func TestDecodeRejects(t *testing.T) {
 		"version over 64 bits":        {`{"sync_id":1` + rest + `,"version":9223372036854775808}`, order.InvalidField},
 		"number event_id":             {`{"sync_id":1` + rest + `,"event_id":5}`, order.InvalidField},
 		"empty event_id":              {`{"sync_id":1` + rest + `,"event_id":""}`, order.InvalidField},
+		"nil UUID as event_id":        {`{"sync_id":1` + rest + `,"event_id":"00000000-0000-0000-0000-000000000000"}`, order.InvalidField},
 		"long event_id":               {`{"sync_id":1` + rest + `,"event_id":"` + strings.Repeat("x", 129) + `"}`, order.InvalidField},
 		"date only":                   {`{"sync_id":1` + rest + `,"occurred_at":"2010-12-01"}`, order.InvalidField},
 		"number occurred_at":          {`{"sync_id":1` + rest + `,"occurred_at":1291192000}`, order.InvalidField},

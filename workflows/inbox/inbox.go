@@ -10,7 +10,8 @@
 //
 // Rules of order:
 //   - Pending events are in order of arrival, but a versioned event goes before the first pending
-//     event with a higher version; ties go creation, update, invoice, then arrival.
+//     event with a higher version; ties go creation, update, invoice, then arrival. Arrival is the
+//     order in Kafka: what was sent again late goes before what stood after it in its partition.
 //   - While the target lacks the order, creations go first, then updates, then invoices. With no
 //     creation pending the step is held for a window, which a creation ends; after it an update is
 //     applied as an insert, and an invoice blocks until a creation or update arrives.
@@ -124,21 +125,24 @@ func (b *Inbox) Add(e order.Event) bool {
 	}
 	b.known[e.ID] = true
 	b.bytes += e.Size()
-	at := len(b.Pending)
-	if e.Versioned() {
-		if i := slices.IndexFunc(b.Pending, func(p order.Event) bool { return precedes(e, p) }); i >= 0 {
-			at = i
-		}
+	at := slices.IndexFunc(b.Pending, func(p order.Event) bool { return precedes(e, p) })
+	if at < 0 {
+		at = len(b.Pending)
 	}
 	b.Pending = slices.Insert(b.Pending, at, e)
 	return true
 }
 
-// precedes tells whether a versioned event goes before one that is pending.
+// precedes tells whether an event goes before one that is pending.
 func precedes(e, pending order.Event) bool {
 	switch {
-	case !pending.Versioned():
+	case e.Versioned() != pending.Versioned():
 		return false
+	case !e.Versioned():
+		// A replay, or a signal that could not be read at first, brings it late.
+		mine, other := e.Source, pending.Source
+		return mine.Topic == other.Topic && mine.Partition == other.Partition && mine.Offset < other.Offset &&
+			!mine.ReceivedAt.After(other.ReceivedAt) // else the topic was made anew
 	case e.Version != pending.Version:
 		return e.Version < pending.Version
 	default:
@@ -381,19 +385,24 @@ func (b *Inbox) Fits() bool {
 
 // Overflow takes out what a stuck order cannot keep, from the tail, and returns it in its order.
 // It never takes the stuck event. For an order that is not stuck it does nothing: its events are
-// about to be applied, and a creation that has just ended a hold must not be thrown out.
-func (b *Inbox) Overflow(now time.Time) []order.Event {
+// about to be applied, and a creation that has just ended a hold must not be thrown out. waits tells
+// that the order waits for something the inbox does not know of.
+func (b *Inbox) Overflow(now time.Time, waits bool) []order.Event {
 	if b.Fits() {
 		return nil
 	}
 	stuck := b.StuckOn(now)
+	if stuck == nil && waits {
+		stuck = &b.Pending[b.head()]
+	}
 	if stuck == nil {
 		return nil
 	}
+	keep := stuck.ID
 	var out []order.Event
 	for i := len(b.Pending) - 1; i >= 0 && !b.Fits(); i-- {
 		e := b.Pending[i]
-		if e.ID == stuck.ID {
+		if e.ID == keep {
 			continue
 		}
 		b.bytes -= e.Size()

@@ -99,6 +99,23 @@ func applyAll(t *testing.T, b *inbox.Inbox) (applied []string) {
 	return nil
 }
 
+func TestWhatIsSentAgainLateGoesByItsPlaceInKafka(t *testing.T) {
+	at := func(n string, partition int, offset int64) order.Event {
+		e := ev(n)
+		e.Source = order.Source{Topic: "online", Partition: partition, Offset: offset, ReceivedAt: start.Add(time.Duration(offset) * time.Second)}
+		return e
+	}
+	b := inbox.New(hold)
+	for _, e := range []order.Event{at("update'9", 1, 9), at("update'5", 1, 5), at("update'7", 2, 7), at("update'6", 1, 6)} {
+		b.Add(e)
+	}
+	require.Equal(t, "update'5 update'6 update'9 update'7", names(b.Upcoming(10)))
+	anew := at("update'1", 1, 1)
+	anew.Source.ReceivedAt = start.Add(time.Hour)
+	b.Add(anew)
+	require.Equal(t, "update'1", name(b.Upcoming(10)[4]), "a topic made anew begins again at 0")
+}
+
 func TestWhileTheTargetLacksTheOrder(t *testing.T) {
 	t.Run("a pending creation goes first", func(t *testing.T) {
 		b := absent("invoice update creation")
@@ -245,13 +262,13 @@ func TestOverflow(t *testing.T) {
 	}
 	t.Run("an order that is not stuck keeps everything", func(t *testing.T) {
 		b := many(3000, 10)
-		require.Empty(t, b.Overflow(start))
+		require.Empty(t, b.Overflow(start, false))
 		require.False(t, b.Fits())
 	})
 	t.Run("a stuck one keeps its first thousand, the stuck one among them", func(t *testing.T) {
 		b := many(1500, 10)
 		b.Refuse(b.Pending[1499].ID, "T", "", start)
-		over := b.Overflow(start)
+		over := b.Overflow(start, false)
 		require.Len(t, over, 500)
 		require.Equal(t, int64(1000), over[0].Version)
 		require.Equal(t, int64(1499), over[499].Version)
@@ -261,7 +278,7 @@ func TestOverflow(t *testing.T) {
 	t.Run("bytes are bounded too", func(t *testing.T) {
 		b := many(20, 100<<10)
 		b.Refuse(b.Pending[0].ID, "T", "", start)
-		require.Len(t, b.Overflow(start), 10)
+		require.Len(t, b.Overflow(start, false), 10)
 		carried, err := json.Marshal(b)
 		require.NoError(t, err)
 		require.Less(t, len(carried), 1<<20+100<<10, "it must fit into a continue-as-new of 2 MiB")
@@ -269,20 +286,25 @@ func TestOverflow(t *testing.T) {
 	t.Run("one event always fits", func(t *testing.T) {
 		b := many(1, 1<<20)
 		b.Refuse(b.Pending[0].ID, "T", "", start)
-		require.Empty(t, b.Overflow(start))
+		require.Empty(t, b.Overflow(start, false))
 		require.True(t, b.Fits())
 	})
 	t.Run("a creation that ends the hold is not thrown out", func(t *testing.T) {
 		b := many(1000, 10)
 		b.Lacks(start)
 		b.Add(ev("creation"))
-		require.Empty(t, b.Overflow(start))
+		require.Empty(t, b.Overflow(start, false))
 		require.Equal(t, "creation", name(b.Next(start).Step.Event))
+	})
+	t.Run("an order that waits for something else keeps its first thousand", func(t *testing.T) {
+		b := many(1500, 10)
+		require.Len(t, b.Overflow(start, true), 500)
+		require.Equal(t, int64(1), b.Next(start).Step.Event.Version)
 	})
 	t.Run("what overflowed may come again", func(t *testing.T) {
 		b := many(1001, 10)
 		b.Refuse(b.Pending[0].ID, "T", "", start)
-		over := b.Overflow(start)
+		over := b.Overflow(start, false)
 		require.Len(t, over, 1)
 		require.True(t, b.Add(over[0]))
 	})
