@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/config"
 	"ordersync/internal/operator"
 )
 
@@ -27,8 +28,11 @@ func (f *selectFlags) add(c *cobra.Command) {
 }
 
 // selection is what the flags choose at now.
-func (f *selectFlags) selection(status string, now time.Time) (operator.Selection, error) {
-	s := operator.Selection{Status: status, Reason: f.reason, Channel: f.channel, StuckBefore: now.Add(-f.olderThan).UTC()}
+// They are those of this deployment, should others share its namespace.
+func (f *selectFlags) selection(cfg config.Config, status string, now time.Time) (operator.Selection, error) {
+	s := operator.Selection{
+		Status: status, Reason: f.reason, Channel: f.channel, StuckBefore: now.Add(-f.olderThan).UTC(), TaskQueue: cfg.Temporal.TaskQueue,
+	}
 	return s, s.Check()
 }
 
@@ -74,13 +78,13 @@ const maxStuck = 10_000
 const watchEvery = 2 * time.Second
 
 func (a *app) blocked(ctx context.Context, flags selectFlags, limit int, watch bool) error {
-	_, temporal, err := a.dial(ctx)
+	cfg, temporal, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
 	for {
-		survey, err := a.survey(ctx, temporal, flags, limit)
+		survey, err := a.survey(ctx, cfg, temporal, flags, limit)
 		if watch && ctx.Err() != nil {
 			return nil
 		}
@@ -101,9 +105,9 @@ func (a *app) blocked(ctx context.Context, flags selectFlags, limit int, watch b
 	}
 }
 
-func (a *app) survey(ctx context.Context, temporal client.Client, flags selectFlags, limit int) (operator.Survey, error) {
+func (a *app) survey(ctx context.Context, cfg config.Config, temporal client.Client, flags selectFlags, limit int) (operator.Survey, error) {
 	now := time.Now()
-	selection, err := flags.selection("", now)
+	selection, err := flags.selection(cfg, "", now)
 	if err != nil {
 		return operator.Survey{}, err
 	}

@@ -79,17 +79,17 @@ func (a *app) bulk(ctx context.Context, f signalFlags, many bulkFlags, signal, s
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	selection, err := many.selection(status, now)
-	if err != nil {
-		return err
-	}
 	cfg, temporal, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
 
+	now := time.Now()
+	selection, err := many.selection(cfg, status, now)
+	if err != nil {
+		return err
+	}
 	const examples = 20
 	view := bulkView{Query: selection.Query(), DryRun: many.dryRun}
 	if view.Survey, err = operator.Look(ctx, temporal, selection, examples, now); err != nil {

@@ -43,7 +43,7 @@ type Replay struct {
 // with them. It can be repeated, after an error or an interruption too. The Result is that of what was done
 // until then.
 func (r Replay) Run(ctx context.Context, f Filter) (Result, error) {
-	run := &run{Replay: r, arrivals: map[string]target.Arrivals{}, stuck: map[string]string{}, sent: map[string]bool{}}
+	run := &run{Replay: r, arrivals: map[string]target.Arrivals{}, stuck: map[string]string{}, sent: map[string]bool{}, failed: map[string]error{}}
 	letters, err := run.choose(ctx, f)
 	if err != nil {
 		return run.result, err
@@ -65,6 +65,8 @@ type run struct {
 	arrivals map[string]target.Arrivals
 	stuck    map[string]string
 	sent     map[string]bool
+	// failed are the orders that Temporal did not take.
+	failed map[string]error
 }
 
 // choose lists the letters to replay. One that found the queue of its order full takes all open ones
@@ -193,12 +195,13 @@ func (r *run) replay(ctx context.Context, letters []Letter) error {
 		}
 		ready, events = append(ready, s), append(events, s.event)
 	}
-	failed := map[string]error{}
 	if !r.Who.DryRun {
-		failed = r.Sender.Send(ctx, events)
+		// Of an order that failed nothing more is sent: it would overtake.
+		events = slices.DeleteFunc(events, func(e order.Event) bool { return r.failed[e.SyncID] != nil })
+		maps.Copy(r.failed, r.Sender.Send(ctx, events))
 	}
 	for _, s := range ready {
-		if err := failed[s.event.SyncID]; err != nil {
+		if err := r.failed[s.event.SyncID]; err != nil {
 			r.result.fail(s.Letter, err.Error())
 			continue
 		}

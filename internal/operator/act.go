@@ -82,9 +82,9 @@ func send(ctx context.Context, c client.Client, syncID, signal string, input any
 	return nil
 }
 
-// newAction is the first note of a signal that was not there before.
+// newAction is the last note of a signal that was not there before: a skip that came too late has two.
 func newAction(before, after []workflows.OperatorAction, signal string) (workflows.OperatorAction, bool) {
-	for _, a := range after {
+	for _, a := range slices.Backward(after) {
 		if a.Signal == signal && !slices.Contains(before, a) {
 			return a, true
 		}
@@ -94,7 +94,7 @@ func newAction(before, after []workflows.OperatorAction, signal string) (workflo
 
 // Done tells whether the signal was acted on. The workflow's note begins so where it was not.
 func (e Effect) Done() bool {
-	for _, no := range []string{"ignored", "refused", "too late"} {
+	for _, no := range []string{"ignored", "refused", "too late", "perhaps too late"} {
 		if strings.HasPrefix(e.Action.Effect, no) {
 			return false
 		}

@@ -119,7 +119,7 @@ const (
 func Run(ctx context.Context, o Options) (Summary, error) {
 	r := &run{
 		Options: o, result: Summary{DryRun: o.DryRun, Problems: []Problem{}},
-		id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{},
+		id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{}, failed: map[string]error{},
 	}
 	err := r.run(ctx)
 	r.result.Orders = len(r.orders)
@@ -139,6 +139,8 @@ type run struct {
 
 	events []order.Event
 	bytes  int
+	// failed are the orders that Temporal did not take.
+	failed map[string]error
 }
 
 // record is a record's place. The timestamp, in milliseconds, tells a topic made anew from the old one.
@@ -240,14 +242,18 @@ func (r *run) flush(ctx context.Context) error {
 		return err
 	}
 	var before map[string]string
-	failed := map[string]error{}
 	if !r.DryRun {
 		before = r.before(ctx, missing)
-		failed = r.Sender.Send(ctx, missing)
+		// Of an order that failed nothing more is sent: it would overtake.
+		ready := slices.DeleteFunc(slices.Clone(missing), func(e order.Event) bool { return r.failed[e.SyncID] != nil })
+		for syncID, err := range r.Sender.Send(ctx, ready) {
+			r.failed[syncID] = err
+			r.result.problem(syncID, err.Error())
+		}
 	}
 	sent := map[string][]order.Event{}
 	for _, e := range missing {
-		if err := failed[e.SyncID]; err != nil {
+		if err := r.failed[e.SyncID]; err != nil {
 			r.result.Failed++
 			continue
 		}
@@ -257,9 +263,6 @@ func (r *run) flush(ctx context.Context) error {
 	}
 	if r.DryRun {
 		return nil
-	}
-	for syncID, err := range failed {
-		r.result.problem(syncID, err.Error())
 	}
 	return errors.Join(r.record(ctx, sent, before), context.Cause(ctx))
 }

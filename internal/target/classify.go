@@ -52,6 +52,10 @@ var classes = map[uint16]class{
 	1048:           {name: "ColumnNotNull", permanent: true},
 	packetTooLarge: {name: tooLarge, permanent: true},
 	1264:           {name: "OutOfRange", permanent: true},
+	1265:           {name: "InvalidValue", permanent: true}, // this and the next three by a team's generated columns
+	1365:           {name: "DivisionByZero", permanent: true},
+	1411:           {name: "InvalidValue", permanent: true},
+	1690:           {name: "OutOfRange", permanent: true},
 	1292:           {name: "InvalidValue", permanent: true},
 	1366:           {name: "InvalidValue", permanent: true},
 	1406:           {name: "DataTooLong", permanent: true},
