@@ -57,6 +57,13 @@ test-real: setup
 	@go run ./internal/devstack/setup kafka
 	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 30m $(TESTFLAGS) ./e2e/... ./internal/devstack
 
+## webui           stuck orders in Temporal's Web UI, in a headless Chromium, which it installs if there is none
+.PHONY: webui
+webui: setup
+	@go run ./internal/devstack/setup chromium
+	go vet -C e2e/webui ./...
+	go test -C e2e/webui -timeout 10m $(TESTFLAGS) ./...
+
 ## bench           orders/s of ordersync, of a naive bridge and of the engine's floor, three rounds each
 .PHONY: bench
 bench: setup

@@ -4,6 +4,7 @@
 //	setup          a MariaDB server, with the platform's package manager; the temporal CLI, built from source
 //	setup race     a C compiler, which the race detector needs
 //	setup kafka    the jars of Apache Kafka, with Maven
+//	setup chromium a browser, for the test that looks at the Web UI
 package main
 
 import (
@@ -42,8 +43,10 @@ func run(args []string, out io.Writer) error {
 		return compiler(ctx, out)
 	case "kafka":
 		return devstack.FetchRealKafka(ctx, out)
+	case "chromium":
+		return chromium(ctx, out)
 	default:
-		return fmt.Errorf("unknown arguments %q; known are none, race and kafka", args)
+		return fmt.Errorf("unknown arguments %q; known are none, race, kafka and chromium", args)
 	}
 }
 
@@ -78,6 +81,21 @@ func compiler(ctx context.Context, out io.Writer) error {
 		"dnf":     {"gcc", "glibc-devel"},
 		"apk":     {"gcc", "musl-dev"},
 		"brew":    {"gcc"},
+	})
+}
+
+func chromium(ctx context.Context, out io.Writer) error {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell"} {
+		if _, err := exec.LookPath(name); err == nil {
+			return nil
+		}
+	}
+	fmt.Fprintln(out, "setup: there is no Chromium, in which the Web UI is tested; installing one")
+	return install(ctx, out, map[string][]string{
+		"apt-get": {"chromium"},
+		"dnf":     {"chromium"},
+		"apk":     {"chromium"},
+		"brew":    {"--cask", "chromium"},
 	})
 }
 
