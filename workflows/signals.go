@@ -42,8 +42,8 @@ type undecoded struct {
 // size is an upper bound of what it takes in the state, in bytes before base64.
 func (u undecoded) size() int {
 	n := len(u.Data) + len(u.Problem) + 256
-	for key, value := range u.Metadata {
-		n += len(key) + len(value)
+	for _, key := range workflow.DeterministicKeys(u.Metadata) {
+		n += len(key) + len(u.Metadata[key])
 	}
 	return n
 }
