@@ -30,7 +30,7 @@ func TestEmbeddedStackKilled(t *testing.T) {
 	s := seed(t)
 	devtest.MySQL(t) // skips where a server is not installed
 	devtest.Temporal(t)
-	events := orders(s, sized(3000))
+	events := orders(s, 3000) // with fewer nothing would be left for the last kill
 	text := ndjson(t, events)
 	file := filepath.Join(t.TempDir(), "orders.ndjson")
 	require.NoError(t, os.WriteFile(file, text, 0o600))
