@@ -7,10 +7,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -25,6 +27,9 @@ import (
 const (
 	// interval is the least time between two posts about the same reason.
 	interval = time.Minute
+	// gather is how long the first notice of a reason waits for others: what blocks one order mostly
+	// blocks many, and the one post of the minute should say so.
+	gather = 3 * time.Second
 	// maxReasons bounds the reasons that wait to be posted; what comes above is counted as others.
 	maxReasons = 50
 	others     = "others"
@@ -38,7 +43,9 @@ type Options struct {
 	// WebhookURL takes a JSON object by POST; empty for none.
 	WebhookURL string
 	// Interval is the least time between two posts about the same reason; 0 is a minute.
-	Interval   time.Duration
+	Interval time.Duration
+	// Gather is how long the first notice of a reason waits for others; 0 is three seconds.
+	Gather     time.Duration
 	Registerer prometheus.Registerer // nil keeps the metrics to itself
 	Logger     *slog.Logger
 }
@@ -77,6 +84,9 @@ func New(o Options) *Notices {
 	if o.Interval == 0 {
 		o.Interval = interval
 	}
+	if o.Gather == 0 {
+		o.Gather = gather
+	}
 	metrics := promauto.With(o.Registerer)
 	return &Notices{
 		options: o,
@@ -107,7 +117,7 @@ func (n *Notices) Blocked(b order.Blocked) {
 		w = n.waiting[others]
 	}
 	if w == nil {
-		w = &waiting{}
+		w = &waiting{due: time.Now().Add(n.options.Gather)}
 		n.waiting[b.Reason] = w
 	}
 	w.count++
@@ -186,12 +196,12 @@ func (n *Notices) send(ctx context.Context, body []byte) error {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, n.options.WebhookURL, bytes.NewReader(body))
 	if err != nil {
-		return backoff.Permanent(err)
+		return backoff.Permanent(withoutURL(err))
 	}
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return err
+		return withoutURL(err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	_, _ = io.CopyN(io.Discard, response.Body, 1<<16) // so that the connection can serve the next post
@@ -203,4 +213,12 @@ func (n *Notices) send(ctx context.Context, body []byte) error {
 	default:
 		return fmt.Errorf("the webhook answered %s", response.Status)
 	}
+}
+
+// withoutURL is an error that does not name the webhook's URL, which is a secret.
+func withoutURL(err error) error {
+	if failed := new(url.Error); errors.As(err, &failed) {
+		return failed.Err
+	}
+	return err
 }

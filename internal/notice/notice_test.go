@@ -1,6 +1,8 @@
 package notice_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -49,7 +51,7 @@ func start(t *testing.T, every time.Duration, codes ...int) (*notice.Notices, *h
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	registry := prometheus.NewRegistry()
-	n := notice.New(notice.Options{WebhookURL: server.URL, Interval: every, Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
+	n := notice.New(notice.Options{WebhookURL: server.URL, Interval: every, Gather: 100 * time.Millisecond, Registerer: registry, Logger: slog.New(slog.DiscardHandler)})
 	var running sync.WaitGroup
 	ctx := t.Context()
 	running.Go(func() { n.Run(ctx) })
@@ -85,6 +87,39 @@ func TestOnePostPerReasonAndInterval(t *testing.T) {
 	require.Equal(t, "DataTooLong", h.next(t).Reason, "another reason has a post of its own; the first one's is not due")
 	require.Empty(t, h.got)
 	require.NoError(t, testutil.GatherAndCompare(registry, expected(), "ordersync_orders_blocked_total"))
+}
+
+func TestABurstIsOnePost(t *testing.T) {
+	n, h, _ := start(t, time.Hour)
+	for range 1000 {
+		n.Blocked(blocked("1", "CheckViolated"))
+	}
+	require.Equal(t, 1000, h.next(t).Count)
+	require.Empty(t, h.got)
+}
+
+func TestTheURLIsNotLogged(t *testing.T) {
+	var log bytes.Buffer
+	n := notice.New(notice.Options{
+		WebhookURL: "https://127.0.0.1:1/secret\x7f", Gather: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	n.Blocked(blocked("1", "CheckViolated"))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	n.Run(ctx)
+	require.Contains(t, log.String(), "could not be posted")
+	require.NotContains(t, log.String(), "secret")
+
+	log.Reset()
+	n = notice.New(notice.Options{
+		WebhookURL: "http://127.0.0.1:1/secret", Gather: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	n.Blocked(blocked("1", "CheckViolated"))
+	ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	n.Run(ctx)
+	require.Contains(t, log.String(), "could not be posted")
+	require.NotContains(t, log.String(), "secret")
 }
 
 func TestWhatComesMeanwhileIsCounted(t *testing.T) {
