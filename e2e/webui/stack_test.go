@@ -76,7 +76,10 @@ func startStack(t *testing.T) *stack {
 	t.Cleanup(func() {
 		_ = dev.Process.Signal(syscall.SIGTERM) // fails if it has ended
 		select {
-		case <-ended:
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("the stack ended with %v", err)
+			}
 		case <-time.After(time.Minute):
 			_ = dev.Process.Kill()
 			t.Error("the stack does not stop")
@@ -85,7 +88,7 @@ func startStack(t *testing.T) *stack {
 	s.eventually(2*time.Minute, "the stack is ready", func() error {
 		select {
 		case err := <-ended:
-			ended <- err
+			ended <- nil
 			if strings.Contains(said.String(), "make setup") {
 				missing(t, said.String())
 			}

@@ -1,7 +1,8 @@
 // Command setup installs what ordersync's development stack needs and this machine lacks, and says
 // what it does:
 //
-//	setup          a MariaDB server, with the platform's package manager; the temporal CLI, built from source
+//	setup          a MariaDB server and client and curl, with the platform's package manager; the temporal
+//	               CLI, built from source
 //	setup race     a C compiler, which the race detector needs
 //	setup kafka    the jars of Apache Kafka, with Maven
 //	setup chromium a browser, for the test that looks at the Web UI
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,6 +38,9 @@ func run(args []string, out io.Writer) error {
 	switch strings.Join(args, " ") {
 	case "":
 		if err := database(ctx, out); err != nil {
+			return err
+		}
+		if err := clients(ctx, out); err != nil {
 			return err
 		}
 		return temporal(ctx, out)
@@ -68,11 +73,40 @@ func database(ctx context.Context, out io.Writer) error {
 	return err
 }
 
-func compiler(ctx context.Context, out io.Writer) error {
-	if _, err := exec.LookPath("gcc"); err == nil {
-		return nil
+// clients are the programs that docs/RUNBOOK.md tells people to type, and its test types.
+func clients(ctx context.Context, out io.Writer) error {
+	for _, client := range []struct {
+		names    []string
+		packages map[string][]string
+	}{
+		{[]string{"mariadb", "mysql"}, map[string][]string{
+			"apt-get": {"mariadb-client-core"}, "dnf": {"mariadb"}, "apk": {"mariadb-client"}, "brew": {"mariadb"},
+		}},
+		{[]string{"curl"}, map[string][]string{
+			"apt-get": {"curl"}, "dnf": {"curl"}, "apk": {"curl"}, "brew": {"curl"},
+		}},
+	} {
+		if onPath(client.names...) {
+			continue
+		}
+		fmt.Fprintf(out, "setup: there is no %s, which the runbook uses; installing it\n", client.names[0])
+		if err := install(ctx, out, client.packages); err != nil {
+			return err
+		}
 	}
-	if _, err := exec.LookPath("clang"); err == nil {
+	return nil
+}
+
+// onPath tells whether one of several programs is there.
+func onPath(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		_, err := exec.LookPath(name)
+		return err == nil
+	})
+}
+
+func compiler(ctx context.Context, out io.Writer) error {
+	if onPath("gcc", "clang") {
 		return nil
 	}
 	fmt.Fprintln(out, "setup: there is no C compiler, which Go's race detector needs; installing gcc")
@@ -85,10 +119,8 @@ func compiler(ctx context.Context, out io.Writer) error {
 }
 
 func chromium(ctx context.Context, out io.Writer) error {
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "headless-shell"} {
-		if _, err := exec.LookPath(name); err == nil {
-			return nil
-		}
+	if onPath("chromium", "chromium-browser", "google-chrome", "headless-shell") {
+		return nil
 	}
 	fmt.Fprintln(out, "setup: there is no Chromium, in which the Web UI is tested; installing one")
 	return install(ctx, out, map[string][]string{
