@@ -466,7 +466,7 @@ func (r *runbook) awaitIdle(id string) {
 func (r *runbook) awaitLog(pod, line string) {
 	r.Helper()
 	devtest.Eventually(r, time.Minute, func() error {
-		if !strings.Contains(r.said(pod), line) {
+		if !r.logged(pod, line) {
 			return errors.New("it has not")
 		}
 		return nil

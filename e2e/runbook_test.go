@@ -108,6 +108,7 @@ type runbook struct {
 
 	worker, starter *process
 	logs            map[string][]string // the log files of each kind of pod, oldest first
+	before          map[string]int      // the length of each kind's logs when the section began
 	home            string              // the shell's directory
 }
 
@@ -179,6 +180,11 @@ func (r *runbook) startStarter() {
 		}
 		return nil
 	}, "the starter serves")
+}
+
+// logged tells whether a pod of a kind has logged a line since the section began.
+func (r *runbook) logged(pod, line string) bool {
+	return strings.Contains(r.said(pod)[r.before[pod]:], line)
 }
 
 // said is what all pods of a kind have logged.
@@ -278,7 +284,7 @@ func TestRunbook(t *testing.T) {
 // try brings a situation about and types the section's commands, one after the other.
 func (r *runbook) try(s section, at situation) {
 	r.Helper()
-	before := map[string]int{"worker": len(r.said("worker")), "starter": len(r.said("starter"))}
+	r.before = map[string]int{"worker": len(r.said("worker")), "starter": len(r.said("starter"))}
 	if at.arise != nil {
 		at.arise(r)
 	}
@@ -313,22 +319,22 @@ func (r *runbook) try(s section, at situation) {
 	for pod, lines := range s.logLines() {
 		for _, line := range lines {
 			if !slices.Contains(at.unseen, line) {
-				require.True(r, strings.Contains(r.said(pod)[before[pod]:], line), "the %s has not logged %q", pod, line)
+				require.True(r, r.logged(pod, line), "the %s has not logged %q", pod, line)
 			}
 		}
 	}
 }
 
 var (
-	logged = regexp.MustCompile(`(?ms)^Log \((worker|starter)\): (.*?)(?:\n\n|\z)`)
-	span   = regexp.MustCompile("(?s)`([^`]+)`")
+	logs = regexp.MustCompile(`(?ms)^Log \((worker|starter)\): (.*?)(?:\n\n|\z)`)
+	span = regexp.MustCompile("(?s)`([^`]+)`")
 )
 
 // logLines are the log lines by which a section says that its trouble shows, by pod. Keys, commands and
 // metrics are single words.
 func (s section) logLines() map[string][]string {
 	lines := map[string][]string{}
-	for _, paragraph := range logged.FindAllStringSubmatch(s.text, -1) {
+	for _, paragraph := range logs.FindAllStringSubmatch(s.text, -1) {
 		for _, code := range span.FindAllStringSubmatch(paragraph[2], -1) {
 			if line := strings.Join(strings.Fields(code[1]), " "); strings.Contains(line, " ") {
 				lines[paragraph[1]] = append(lines[paragraph[1]], line)
