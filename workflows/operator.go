@@ -56,7 +56,7 @@ func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 		s.Inbox.Retry(now)
 	case SignalSkip:
 		s.note(signal, in, "skipped "+e.Name(), nil)
-		s.Inbox.Skip(clip(in.Reason), now)
+		s.Inbox.Skip(now)
 	case SignalAmend:
 		data, err := order.ParseData(in.Data)
 		if err != nil {

@@ -60,8 +60,7 @@ type Stuck struct {
 	// Blocked waits for an operator; otherwise the step is being tried.
 	Blocked bool `json:"blocked,omitempty"`
 	// Skip makes the next step a skip: an operator gave the event up.
-	Skip       bool   `json:"skip,omitempty"`
-	SkipReason string `json:"skip_reason,omitempty"`
+	Skip bool `json:"skip,omitempty"`
 	// Amended tells that an operator replaced the event's data.
 	Amended bool `json:"amended,omitempty"`
 	// Type and Message are the last error's; both are empty where an operator tried a held step.
@@ -369,13 +368,13 @@ func (b *Inbox) Amend(data json.RawMessage, now time.Time) {
 }
 
 // Skip makes the next step a skip of the stuck event.
-func (b *Inbox) Skip(reason string, now time.Time) {
+func (b *Inbox) Skip(now time.Time) {
 	e := b.StuckOn(now)
 	if e == nil {
 		return
 	}
 	b.pin(e.ID)
-	b.Stuck.Blocked, b.Stuck.Skip, b.Stuck.SkipReason = false, true, reason
+	b.Stuck.Blocked, b.Stuck.Skip = false, true
 }
 
 // Fits tells whether what is pending is within the bounds.

@@ -164,7 +164,7 @@ func TestWhileTheTargetLacksTheOrder(t *testing.T) {
 	})
 	t.Run("a rested order forgets the window", func(t *testing.T) {
 		b := absent("update2")
-		b.Skip("", start)
+		b.Skip(start)
 		b.Resolve(ev("update2").ID, order.Result{Outcome: order.Skipped}, start)
 		b.Add(ev("update3"))
 		require.Equal(t, inbox.Apply, b.Next(start.Add(time.Hour)).Action)
@@ -209,7 +209,7 @@ func TestStuckEventStaysNext(t *testing.T) {
 	require.Equal(t, "update3", name(b.Next(start).Step.Event), "an operator's retry is of the event that was stuck")
 	b.Refuse(ev("update3").ID, "CheckViolated", "again", start.Add(time.Hour))
 	require.Equal(t, start, b.Next(start).Since, "stuck since the first time")
-	b.Skip("", start)
+	b.Skip(start)
 	require.Equal(t, inbox.Skip, b.Next(start).Action)
 	b.Resolve(ev("update3").ID, order.Result{Outcome: order.Skipped, Status: order.Open}, start)
 	require.Equal(t, "update2", name(b.Next(start).Step.Event))
@@ -243,7 +243,7 @@ func TestOperatorsActOnHeldSteps(t *testing.T) {
 	t.Run("nothing happens to an order that is not stuck", func(t *testing.T) {
 		b := with("creation1")
 		b.Retry(start)
-		b.Skip("", start)
+		b.Skip(start)
 		b.Amend(json.RawMessage(`1`), start)
 		require.Nil(t, b.Stuck)
 		require.Equal(t, "creation1", name(b.Next(start).Step.Event))
@@ -504,7 +504,7 @@ func run(t *testing.T, script []byte) {
 				}
 				b.Retry(now)
 			} else {
-				b.Skip("", now)
+				b.Skip(now)
 			}
 			stuck = &e.ID
 		default: // a new run
