@@ -24,6 +24,7 @@ type Config struct {
 	Temporal Temporal `envPrefix:"TEMPORAL_"`
 	Kafka    Kafka    `envPrefix:"KAFKA_"`
 	MySQL    MySQL    `envPrefix:"MYSQL_"`
+	ERP      ERP      `envPrefix:"ERP_"`
 
 	// EagerStart puts a worker into the starter's process: Temporal then hands the first workflow
 	// task of a new order to it in the answer to the start. It needs MYSQL_DSN in the starter.
@@ -86,4 +87,21 @@ type Kafka struct {
 type MySQL struct {
 	DSN      Secret `env:"DSN" usage:"the target, a schema of its own: user:password@tcp(host:3306)/schema"`
 	MaxConns int    `env:"MAX_CONNS" envDefault:"16" min:"1" max:"1000" usage:"connections to the target, and steps applied at the same time, at most"`
+}
+
+// ERP is the source that is polled, if there is one.
+type ERP struct {
+	Source string `env:"SOURCE" usage:"what the ERP is polled through: http, mysql or postgres; nothing is polled if unset"`
+	// URL may hold a password.
+	URL          Secret        `env:"URL" usage:"http: the base URL; mysql: user:password@tcp(host:3306)/schema; postgres: postgres://user:password@host:5432/database"`
+	Token        Secret        `env:"TOKEN" usage:"http: the bearer token"`
+	Username     string        `env:"USERNAME" usage:"http: user of basic authentication"`
+	UserPassword Secret        `env:"PASSWORD" usage:"http: password of basic authentication"`
+	Queries      string        `env:"QUERIES" usage:"mysql, postgres: a directory of .sql files, a query for changes in each"`
+	Orders       string        `env:"ORDERS_QUERY" usage:"mysql, postgres: a .sql file, the query for the orders as they stand, which reconcile compares"`
+	Timeout      time.Duration `env:"TIMEOUT" envDefault:"30s" min:"1s" max:"10m" usage:"how long the ERP may take for a page"`
+	// Interval, From and Overlap reach the poll with `ordersync schedule apply`.
+	Interval time.Duration `env:"POLL_INTERVAL" envDefault:"10s" min:"1s" max:"24h" usage:"the time between two polls"`
+	Overlap  time.Duration `env:"OVERLAP" envDefault:"1m" min:"0s" max:"24h" usage:"how far before its last row a poll begins again: longer than the ERP takes to commit"`
+	PageSize int           `env:"PAGE_SIZE" envDefault:"1000" min:"1" max:"10000" usage:"rows of a page"`
 }
