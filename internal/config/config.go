@@ -95,7 +95,7 @@ type ERP struct {
 	// URL may hold a password.
 	URL          Secret        `env:"URL" usage:"http: the base URL; mysql: user:password@tcp(host:3306)/schema; postgres: postgres://user:password@host:5432/database"`
 	Token        Secret        `env:"TOKEN" usage:"http: the bearer token"`
-	Username     string        `env:"USERNAME" usage:"http: user of basic authentication"`
+	User         string        `env:"USERNAME" usage:"http: user of basic authentication"`
 	UserPassword Secret        `env:"PASSWORD" usage:"http: password of basic authentication"`
 	Queries      string        `env:"QUERIES" usage:"mysql, postgres: a directory of .sql files, a query for changes in each"`
 	Orders       string        `env:"ORDERS_QUERY" usage:"mysql, postgres: a .sql file, the query for the orders as they stand, which reconcile compares"`
