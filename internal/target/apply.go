@@ -14,11 +14,12 @@ import (
 // exists. Data is JSON and is passed as json.RawMessage: as a []byte the driver would mark it as
 // binary, which MySQL's JSON columns refuse.
 
-// insertOrder writes the order of a creation, or of an update whose creation never came.
+// insertOrder writes the order of a creation, or of an update whose creation never came. Invoices
+// that are there already belong to an order that was deleted and comes back.
 func insertOrder(ctx context.Context, tx *sql.Tx, e order.Event) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO orders (sync_id, channel, data, version, status, created_at, updated_at)
-		VALUES (?, ?, ?, ?, ?, CURRENT_TIMESTAMP(3), CURRENT_TIMESTAMP(3))`,
-		e.SyncID, e.Channel, e.Data, nullable(e.Version), order.Open)
+		VALUES (?, ?, ?, ?, IF(EXISTS (SELECT 1 FROM invoices WHERE sync_id = ?), ?, ?), CURRENT_TIMESTAMP(3), CURRENT_TIMESTAMP(3))`,
+		e.SyncID, e.Channel, e.Data, nullable(e.Version), e.SyncID, order.Invoiced, order.Open)
 	if err != nil {
 		return fmt.Errorf("insert into orders: %w", err)
 	}
