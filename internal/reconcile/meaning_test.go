@@ -1,0 +1,174 @@
+package reconcile
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"math/big"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Texts in a line mean the same, and no two lines do.
+var meanings = [][]string{
+	{`{"a":1,"b":2}`, `{"b":2,"a":1}`, " {\"a\" :\t1,\r\n\"b\":2 } ", `{"b":0,"a":1,"b":2}`, `{"\u0061":1,"b":2}`},
+	{`1`, `1.0`, `10e-1`, `0.1E1`, `1e0`, ` 1 `},
+	{`-1`, `-1.0`},
+	{`100`, `1e2`, `100.000`, `1E+2`},
+	{`0`, `-0`, `0.0`, `-0.0`, `0e5`, `1e-400`},
+	{`18446744073709551615`},
+	{`18446744073709551614`},
+	{`-9223372036854775808`, `-9.223372036854775808e18`, `-9223372036854775809`},
+	{`-9223372036854775807`},
+	{`9007199254740993`},                              // 2^53+1, which is no float64
+	{`9007199254740992`, `9007199254740993.0`},        // and MySQL makes one of the second
+	{`18446744073709551616`, `1.8446744073709552e19`}, // above 64 bits of the first as well
+	{`0.1`, `1e-1`, `0.10`},
+	{`0.30000000000000004`},
+	{`0.3`},
+	{`1e400`},
+	{`1e401`},
+	{`"é"`, `"\u00e9"`, `"\u00E9"`},
+	{`"e"`},
+	{`"/"`, `"\/"`},
+	{`"😀"`, `"\ud83d\ude00"`},
+	{`"\n"`, `"\u000a"`},
+	{`"\\n"`},
+	{`"\""`},
+	{`"1"`},
+	{`""`},
+	{`" "`},
+	{`"null"`},
+	{`null`},
+	{`true`},
+	{`false`},
+	{`[]`, ` [ ] `},
+	{`{}`, ` { } `},
+	{`[[]]`},
+	{`[{}]`},
+	{`[1,2]`, `[1.0, 2e0]`},
+	{`[2,1]`},
+	{`[12]`},
+	{`["ab",""]`},
+	{`["a","b"]`},
+	{`{"a":{"b":[null,{"c":true}]}}`, `{"a": {"b": [null, {"c": true}]}}`},
+	{`{"a":{"b":[null,{"c":false}]}}`},
+	{`{"a":null}`},
+	{`{"":null}`},
+	{`{"a":null,"b":null}`, `{"b":{"b":1},"a":1,"a":null,"b":null}`},
+	{`{"b":null}`},
+	{`no JSON`},
+	{`{"a":1`},
+	{``},
+}
+
+func TestMeaning(t *testing.T) {
+	seen := map[meaning]string{}
+	for _, texts := range meanings {
+		first := meaningOf([]byte(texts[0]))
+		require.NotContains(t, seen, first, "%s and %s", texts[0], seen[first])
+		seen[first] = texts[0]
+		for _, text := range texts[1:] {
+			require.Equal(t, first, meaningOf([]byte(text)), "%s and %s", texts[0], text)
+		}
+	}
+}
+
+// A digest of deep data takes no longer than one of flat data, and data that is too deep is no JSON
+// to us, on neither side.
+func TestMeaningOfDeepData(t *testing.T) {
+	nested := func(depth int) []byte {
+		return []byte(strings.Repeat(`{"a":[`, depth) + strings.Repeat(`]}`, depth))
+	}
+	require.NotEqual(t, meaningOf(nested(2000)), meaningOf(nested(2001)))
+	require.Equal(t, meaningOf(nested(100_000)), meaningOf(nested(100_000)))
+}
+
+// FuzzMeaning holds the digests of two texts against what they decode to.
+func FuzzMeaning(f *testing.F) {
+	for i, texts := range meanings {
+		f.Add([]byte(texts[0]), []byte(texts[len(texts)-1]))
+		f.Add([]byte(texts[0]), []byte(meanings[(i+1)%len(meanings)][0]))
+	}
+	f.Fuzz(func(t *testing.T, x, y []byte) {
+		if !json.Valid(x) || !json.Valid(y) || !utf8.Valid(x) || !utf8.Valid(y) {
+			if bytes.Equal(x, y) != (meaningOf(x) == meaningOf(y)) && !json.Valid(x) && !json.Valid(y) {
+				t.Errorf("%q and %q", x, y)
+			}
+			return
+		}
+		vx, vy := naive(t, x), naive(t, y)
+		if equal := reflect.DeepEqual(vx, vy); equal != (meaningOf(x) == meaningOf(y)) {
+			t.Errorf("%s and %s: they are equal: %t", x, y, equal)
+		}
+		// The same data as a server might write it.
+		again, err := json.MarshalIndent(vx, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.ContainsAny(x, "0123456789") {
+			return // naive has made strings of numbers
+		}
+		if meaningOf(again) != meaningOf(x) {
+			t.Errorf("%s and %s", x, again)
+		}
+	})
+}
+
+// naive decodes JSON into what DeepEqual compares as MySQL does. A number is a text that no string
+// looks like.
+func naive(t *testing.T, data []byte) any {
+	t.Helper()
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		t.Fatal(err)
+	}
+	return plain(value)
+}
+
+type numeral string
+
+func plain(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		if n, ok := new(big.Int).SetString(v.String(), 10); ok && (n.IsInt64() || n.IsUint64()) {
+			return numeral(n.String())
+		}
+		f, err := strconv.ParseFloat(v.String(), 64)
+		switch {
+		case err != nil:
+			return numeral(v)
+		case f == math.Trunc(f) && math.Abs(f) < 1<<64:
+			n, _ := big.NewFloat(f).Int(nil)
+			return numeral(n.String())
+		}
+		return numeral(strconv.FormatFloat(f, 'g', -1, 64))
+	case []any:
+		for i := range v {
+			v[i] = plain(v[i])
+		}
+	case map[string]any:
+		for key := range v {
+			v[key] = plain(v[key])
+		}
+	}
+	return value
+}
+
+func BenchmarkMeaning(b *testing.B) {
+	data := []byte(`{"lines":[{"sku":"85123A","name":"WHITE HANGING HEART T-LIGHT HOLDER","quantity":6,"price":2.55},` +
+		`{"sku":"71053","name":"WHITE METAL LANTERN","quantity":6,"price":3.39}],"customer":"17850","country":"United Kingdom",` +
+		`"placed_at":"2026-01-02T03:04:05Z","total":35.64,"note":"leave at the \"blue\" door"}`)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		meaningOf(data)
+	}
+}
