@@ -118,6 +118,20 @@ func (b *bundle) actions(syncID, name string) []order.Action {
 	return slices.DeleteFunc(all, func(a order.Action) bool { return a.Name != name })
 }
 
+// awaitAction waits for an action that is recorded by somebody who only looks now and then.
+func (b *bundle) awaitAction(syncID, name string) (found order.Action) {
+	b.Helper()
+	devtest.Eventually(b, time.Minute, func() error {
+		actions := b.actions(syncID, name)
+		if len(actions) != 1 {
+			return fmt.Errorf("%d actions", len(actions))
+		}
+		found = actions[0]
+		return nil
+	}, name+" of order "+syncID+" is in the audit")
+	return found
+}
+
 // A record that is no event is sent with a corrected value, in the place where it stood: an event
 // without an id and a version has the identity that its place gives it. However often it is sent, it
 // is applied once.

@@ -115,6 +115,12 @@ func TestReplayAfterTerminatedWorkflows(t *testing.T) {
 			func(x, y order.Event) int { return int(x.Version - y.Version) })
 		require.Equal(t, top.Version, row.Version)
 	}
+	devtest.Eventually(t, time.Minute, func() error {
+		if n := b.count("SELECT COUNT(*) FROM operator_actions WHERE action = 'terminate' AND operator <> 'unknown' AND reason = 'by a test'"); n != len(terminated) {
+			return fmt.Errorf("%d of %d", n, len(terminated))
+		}
+		return nil
+	}, "who terminated them is in the audit")
 	require.NotZero(t, b.count("SELECT COUNT(*) FROM operator_actions WHERE action = 'replay' AND operator = 'oncall' AND reason = 'terminated by a test'"))
 }
 

@@ -329,6 +329,11 @@ var situations = map[string]situation{
 			`temporal workflow list --query 'WorkflowType="OrderSync" AND ExecutionStatus="Terminated"'`: "order-536413",
 			"ordersync replay --since 3h --dry-run":                                                      `missing +0`,
 		},
+		heals: func(r *runbook) {
+			ended := r.awaitAction("536413", "terminate")
+			require.Equal(r, "by mistake", ended.Reason)
+			require.Equal(r, "blocked: CheckViolated", ended.Before)
+		},
 	},
 	"A workflow was reset": {
 		arise: func(r *runbook) {
@@ -337,7 +342,11 @@ var situations = map[string]situation{
 		},
 		mend:  map[string]func(*runbook){"ordersync order 536414": func(r *runbook) { r.awaitIdle("536414") }},
 		shows: map[string]string{"ordersync order 536414": "(?s)version 2.*order_updation v2 .*applied"},
-		heals: func(r *runbook) { require.Len(r, r.entries("536414"), 2); r.requireAppliedOnce() },
+		heals: func(r *runbook) {
+			require.Len(r, r.entries("536414"), 2)
+			r.requireAppliedOnce()
+			require.Contains(r, r.awaitAction("536414", "reset").Reason, "an example")
+		},
 	},
 	"Dead letters": {
 		arise: func(r *runbook) {

@@ -12,7 +12,7 @@ type Action struct {
 	// ID is the same however often the action is recorded.
 	ID     uuid.UUID `json:"action_id"`
 	SyncID string    `json:"sync_id"`
-	// Name is retry, skip, amend, replay, discard or terminate.
+	// Name is retry, skip, amend, replay, discard, terminate, reset or repair.
 	Name string `json:"action"`
 	// EventID is the event it was about; nil for an action on the order as a whole.
 	EventID *uuid.UUID `json:"event_id,omitempty"`

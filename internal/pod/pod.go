@@ -28,6 +28,7 @@ import (
 	"ordersync/internal/config"
 	"ordersync/internal/intake"
 	"ordersync/internal/notice"
+	"ordersync/internal/operator"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/telemetry"
@@ -163,11 +164,13 @@ func (p *process) work(ctx context.Context) error {
 	}
 	var stopped <-chan error
 	if p.worker {
-		var posting sync.WaitGroup
-		postingCtx, stopPosting := context.WithCancel(context.WithoutCancel(ctx))
-		posting.Go(func() { p.notices.Run(postingCtx) })
-		defer posting.Wait()
-		defer stopPosting()
+		var beside sync.WaitGroup
+		besideCtx, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
+		terminations := &operator.Terminations{Temporal: p.temporal, Target: p.target, Logger: p.log}
+		beside.Go(func() { p.notices.Run(besideCtx) })
+		beside.Go(func() { terminations.Run(besideCtx) })
+		defer beside.Wait()
+		defer stopBeside()
 		w, fatal, err := p.startWorker()
 		if err != nil {
 			return err
