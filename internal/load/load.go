@@ -130,19 +130,13 @@ func (c call) publish(ctx context.Context, write func(context.Context, ...kafka.
 	for i, failure := range each {
 		switch {
 		case failure == nil:
-		case tooLarge(failure):
+		case publish.TooLarge(failure):
 			refused = append(refused, badLine{c.numbers[i], fmt.Errorf("%d bytes are more than the broker takes: %w", len(c.messages[i].Value), failure)})
 		default:
 			return nil, fmt.Errorf("line %d: %w", c.numbers[i], err)
 		}
 	}
 	return refused, nil
-}
-
-// tooLarge tells whether a record was refused for its size, by the client or by the broker.
-func tooLarge(err error) bool {
-	var client kafka.MessageTooLargeError
-	return errors.As(err, &client) || errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
 }
 
 // read cuts r into calls until its end, or until ctx ends and nobody takes them any more.

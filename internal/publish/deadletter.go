@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -40,7 +39,7 @@ const maxDetail = 1 << 10
 func (p *Producer) DeadLetter(ctx context.Context, letter order.DeadLetter) error {
 	m := kafka.Message{Topic: p.deadLetterTopic, Key: letter.Key, Value: letter.Value, Headers: headers(letter)}
 	err := p.Publish(ctx, m)
-	if refusedForSize(err) && letter.Value != nil {
+	if TooLarge(err) && letter.Value != nil {
 		digest := sha256.Sum256(letter.Value)
 		m.Value = nil
 		m.Headers = append(m.Headers,
@@ -78,9 +77,4 @@ func clip(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:maxDetail], "") + "…"
-}
-
-// refusedForSize tells whether the writer or the broker found a message too large.
-func refusedForSize(err error) bool {
-	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
 }

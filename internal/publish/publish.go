@@ -138,6 +138,12 @@ func spread(err error, failures Errors) bool {
 	return true
 }
 
+// TooLarge tells whether a message was refused for its size, by the client or by the broker.
+func TooLarge(err error) bool {
+	var client kafka.MessageTooLargeError
+	return errors.As(err, &client) || errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
+}
+
 // size is an upper bound of what a message takes in a batch, in bytes.
 func size(m kafka.Message) int {
 	const record, header = 64, 8 // lengths, timestamp, offset and framing
