@@ -32,6 +32,9 @@ type Reader struct {
 	Transport kafka.RoundTripper
 }
 
+// ErrNoTopic is the error for a topic that does not exist.
+var ErrNoTopic = errors.New("does not exist")
+
 // Span is the records of a partition at First and above, below End.
 type Span struct {
 	Topic      string
@@ -53,7 +56,7 @@ func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Spa
 		return nil, fmt.Errorf("ask Kafka at %v for topic %s: %w", r.Brokers, topic, err)
 	}
 	if len(meta.Topics) != 1 || errors.Is(meta.Topics[0].Error, kafka.UnknownTopicOrPartition) {
-		return nil, fmt.Errorf("topic %s does not exist; create it with `ordersync setup`", topic)
+		return nil, fmt.Errorf("topic %s %w; create it with `ordersync setup`", topic, ErrNoTopic)
 	}
 	if err := meta.Topics[0].Error; err != nil {
 		return nil, fmt.Errorf("topic %s: %w", topic, err)
@@ -87,11 +90,34 @@ func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Spa
 	return spans, nil
 }
 
+// Head is the first record of a span, and whether there is one: offsets may be of transaction
+// markers and aborted records alone.
+func (r Reader) Head(ctx context.Context, s Span) (head kafka.Message, found bool, err error) {
+	err = r.read(ctx, s, intake.PeekCommitted, func(m kafka.Message) error {
+		head, found = m, true
+		return errFound
+	})
+	if found {
+		err = nil
+	}
+	return head, found, err
+}
+
+// errFound ends a reading that has what it wants.
+var errFound = errors.New("found")
+
 // Read hands each record of a span to take, by offset, until one returns an error.
 func (r Reader) Read(ctx context.Context, s Span, take func(kafka.Message) error) error {
+	return r.read(ctx, s, intake.FetchCommitted, take)
+}
+
+// fetch is one of intake's.
+type fetch func(ctx context.Context, tr kafka.RoundTripper, brokers []string, topic string, partition int, offset int64, wait time.Duration) ([]kafka.Message, int64, error)
+
+func (r Reader) read(ctx context.Context, s Span, fetch fetch, take func(kafka.Message) error) error {
 	idle := 0
 	for at := s.First; at < s.End; {
-		messages, next, err := intake.FetchCommitted(ctx, r.Transport, r.Brokers, s.Topic, s.Partition, at, fetchWait)
+		messages, next, err := fetch(ctx, r.Transport, r.Brokers, s.Topic, s.Partition, at, fetchWait)
 		for _, m := range messages {
 			if m.Offset < s.End {
 				if err := take(m); err != nil {

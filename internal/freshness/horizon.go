@@ -1,0 +1,78 @@
+package freshness
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"ordersync/internal/order"
+)
+
+// Horizons tells for each channel the time up to which everything that the ERP has changed is known
+// to have reached Temporal. A difference between ERP and target in what was changed after it may be
+// merely on its way. It is the zero time while nothing is known, as before the first poll is through.
+//
+// Changes are published in the order in which they became visible, so what is behind the head of a
+// partition is at most the overlap older. Where nothing is polled it is the ERP that publishes, and how
+// long it takes for that is not known here. The clocks of the ERP and of ordersync are taken to agree to
+// within the overlap.
+func (p *Probe) Horizons(ctx context.Context) (map[order.Channel]time.Time, error) {
+	// The poll before Kafka: what a completed poll has read is in the logs whose ends are then asked
+	// for. The other way round, a poll could publish in between.
+	asked := time.Now().UTC()
+	poll, polled, err := p.poll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	backlogs, err := p.backlogs(ctx, p.Topics)
+	if err != nil {
+		return nil, err
+	}
+	horizons := map[order.Channel]time.Time{}
+	for _, channel := range p.Topics {
+		horizons[channel] = asked
+		if polled {
+			horizons[channel] = earlier(asked, poll.readable(p.Overlap))
+		}
+	}
+	for _, b := range backlogs {
+		if b.head == nil {
+			continue
+		}
+		at := b.head.at
+		if polled {
+			at = at.Add(-p.Overlap)
+		}
+		channel := p.Topics[b.Topic]
+		horizons[channel] = earlier(horizons[channel], at)
+	}
+	return horizons, nil
+}
+
+// readable is the time of the last change that the polls have surely read.
+func (p Poll) readable(overlap time.Duration) time.Time {
+	if p.ReadUntil.IsZero() {
+		return time.Time{}
+	}
+	return p.ReadUntil.Add(-overlap).UTC()
+}
+
+func (p *Probe) poll(ctx context.Context) (Poll, bool, error) {
+	if p.Polled == nil {
+		return Poll{}, false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	poll, polled, err := p.Polled(ctx)
+	if err != nil {
+		return Poll{}, false, fmt.Errorf("ask for the last poll: %w", err)
+	}
+	return poll, polled, nil
+}
+
+func earlier(x, y time.Time) time.Time {
+	if y.Before(x) {
+		return y
+	}
+	return x
+}
