@@ -1,7 +1,6 @@
 -- +goose Up
--- The primary key is the only one, on purpose: it is what decides whether an event was applied,
--- and every further index is written with every event. Rows older than Kafka's retention may be
--- deleted, best by ranges of the primary key.
+-- The primary key is the only unique one, on purpose: it is what decides whether an event was applied.
+-- Every further index is written with every event. Rows older than Kafka's retention may be deleted.
 CREATE TABLE IF NOT EXISTS order_events (
   sync_id          VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   event_id         CHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
