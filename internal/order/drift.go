@@ -31,6 +31,9 @@ func (d Drift) Repairable() bool {
 	return d == DriftMissing || d == DriftStale || d == DriftDifferent
 }
 
+// RepairAction is the name by which the audit knows a repair.
+const RepairAction = "repair"
+
 // Finding is an order that the two ends do not agree on.
 type Finding struct {
 	SyncID  string  `json:"sync_id"`

@@ -33,14 +33,14 @@ func meaningOf(data []byte) meaning {
 // length before what varies in length, and a digest of fixed length for what holds others. By the
 // digest each byte of the data is looked at once, however deep it lies.
 const (
-	tagInvalid  = '?'
-	tagLiteral  = 'l' // the first letter of null, true, false
-	tagString   = '"'
-	tagInteger  = 'i' // sign, and the magnitude in 8 bytes
-	tagFloat    = 'f' // the bits of a float64
-	tagNumber   = 'n' // beyond a float64: its text
-	tagArray    = '['
-	tagObject   = '{'
+	tagInvalid = '?'
+	tagLiteral = 'l' // the first letter of null, true, false
+	tagString  = '"'
+	tagInteger = 'i' // sign, and the magnitude in 8 bytes
+	tagFloat   = 'f' // the bits of a float64
+	tagNumber  = 'n' // beyond a float64: its text
+	tagArray   = '['
+	tagObject  = '{'
 )
 
 // reader goes through JSON that is known to be valid, of at most the nesting that encoding/json takes.
