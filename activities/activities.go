@@ -194,9 +194,12 @@ func (a *Activities) fail(ctx context.Context, syncID string, err error) error {
 	if failure.Operator {
 		a.log.ErrorContext(ctx, "the target's set-up needs an operator", "order", syncID, "reason", failure.Type, "error", err)
 	}
-	text := failure.Err.Error()
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	return temporal.NewApplicationErrorWithOptions(clip(failure.Err.Error()), failure.Type, temporal.ApplicationErrorOptions{NonRetryable: failure.Permanent})
+}
+
+func clip(text string) string {
+	if len(text) <= maxMessage {
+		return text
 	}
-	return temporal.NewApplicationErrorWithOptions(text, failure.Type, temporal.ApplicationErrorOptions{NonRetryable: failure.Permanent})
+	return strings.ToValidUTF8(text[:maxMessage], "") + "…"
 }

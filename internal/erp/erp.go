@@ -93,3 +93,6 @@ func (u *Unavailable) Error() string { return u.Err.Error() }
 
 // Unwrap is the reason.
 func (u *Unavailable) Unwrap() error { return u.Err }
+
+// RetryAfter is how long to leave the source alone.
+func (u *Unavailable) RetryAfter() time.Duration { return u.After }

@@ -1,0 +1,225 @@
+// Package schedule looks after the Temporal schedules of a deployment: the one that polls the ERP and
+// the one that compares both ends. Each has a fixed name, so a deployment has one of each, in a
+// namespace of its own.
+//
+// A schedule never runs twice at once: while a poll waits for an ERP that is down, the polls that
+// would have begun meanwhile are skipped, as that one reads everything when it is back. What was
+// missed while Temporal was down is not made up for either.
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"ordersync/workflows"
+)
+
+// The names of the schedules.
+const (
+	Poll      = workflows.PollERPID
+	Reconcile = "ordersync-reconcile"
+)
+
+// Names are all of them.
+var Names = []string{Poll, Reconcile}
+
+// catchUp is how late a run may still begin. The next one does its work as well.
+const catchUp = time.Minute
+
+// Settings are what Apply brings about.
+type Settings struct {
+	TaskQueue string
+	// Every is the time between two polls.
+	Every time.Duration
+	// Poll is what each goes by. A zero From keeps that of the schedule as it is.
+	Poll workflows.PollInput
+	// ReconcileEvery is the time between two comparisons; 0 leaves their schedule alone.
+	ReconcileEvery time.Duration
+	// Reconcile is the input of each.
+	Reconcile any
+}
+
+// Applied is what Apply did to a schedule.
+type Applied struct {
+	ID      string        `json:"id"`
+	Created bool          `json:"created"` // else it was there, and is as wanted now
+	Every   time.Duration `json:"-"`
+	// Paused tells that it is, and stays so.
+	Paused bool `json:"paused"`
+}
+
+// Apply makes the schedules, or changes those that are there. It may be repeated; a paused schedule
+// stays paused, and a run under way is left alone. A schedule of polls that was deleted is made with
+// the result of the last poll that Temporal still knows.
+func Apply(ctx context.Context, c client.Client, s Settings) ([]Applied, error) {
+	resume := func() error {
+		last, found, err := LastPoll(ctx, c)
+		if err == nil && found {
+			s.Poll.Resume = &last
+		}
+		return err
+	}
+	poll, err := apply(ctx, c, wanted{
+		id: Poll, every: s.Every, taskQueue: s.TaskQueue, workflow: workflows.PollERPName, summary: "polls the ERP",
+		input: func(before *workflows.PollInput) (any, error) {
+			if before == nil {
+				return s.Poll, resume()
+			}
+			in := s.Poll
+			if in.From.IsZero() {
+				in.From = before.From
+			}
+			in.Resume = before.Resume
+			return in, nil
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := []Applied{poll}
+	if s.ReconcileEvery > 0 {
+		reconcile, err := apply(ctx, c, wanted{
+			id: Reconcile, every: s.ReconcileEvery, taskQueue: s.TaskQueue, workflow: "Reconcile", summary: "compares the ERP with the target",
+			input: func(*workflows.PollInput) (any, error) { return s.Reconcile, nil },
+		})
+		if err != nil {
+			return all, err
+		}
+		all = append(all, reconcile)
+	}
+	return all, nil
+}
+
+// wanted is a schedule as it should be.
+type wanted struct {
+	id, workflow, taskQueue, summary string
+	every                            time.Duration
+	// input is that of the runs, made of the one before; nil where there was no schedule.
+	input func(before *workflows.PollInput) (any, error)
+}
+
+func apply(ctx context.Context, c client.Client, w wanted) (Applied, error) {
+	applied := Applied{ID: w.id, Every: w.every}
+	handle := c.ScheduleClient().GetHandle(ctx, w.id)
+	_, err := handle.Describe(ctx)
+	if missing(err) {
+		input, err := w.input(nil)
+		if err != nil {
+			return applied, err
+		}
+		applied.Created = true
+		_, err = c.ScheduleClient().Create(ctx, client.ScheduleOptions{
+			ID: w.id, Spec: w.spec(), Action: w.action(input), Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
+			CatchupWindow: catchUp, TriggerImmediately: true,
+		})
+		if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
+			return applied, wrap(w.id, "create", err)
+		}
+		applied.Created = false // somebody else made it meanwhile
+	} else if err != nil {
+		return applied, wrap(w.id, "read", err)
+	}
+	err = handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
+		is := in.Description.Schedule
+		input, err := w.input(pollInput(is.Action))
+		if err != nil {
+			return nil, err
+		}
+		spec := w.spec()
+		is.Spec, is.Action = &spec, w.action(input)
+		is.Policy = &client.SchedulePolicies{Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchUp}
+		applied.Paused = is.State != nil && is.State.Paused
+		return &client.ScheduleUpdate{Schedule: &is}, nil
+	}})
+	return applied, wrap(w.id, "change", err)
+}
+
+func (w wanted) spec() client.ScheduleSpec {
+	return client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: w.every}}}
+}
+
+func (w wanted) action(input any) *client.ScheduleWorkflowAction {
+	return &client.ScheduleWorkflowAction{
+		ID: w.id, Workflow: w.workflow, Args: []any{input}, TaskQueue: w.taskQueue, StaticSummary: w.summary,
+	}
+}
+
+// pollInput is the input that a schedule gives its runs. One that somebody else has written may not be
+// readable, and counts as empty: it is about to be replaced.
+func pollInput(action client.ScheduleAction) *workflows.PollInput {
+	in := &workflows.PollInput{}
+	if a, ok := action.(*client.ScheduleWorkflowAction); ok && len(a.Args) > 0 {
+		if payload, ok := a.Args[0].(*commonpb.Payload); ok {
+			if err := dataConverter.FromPayload(payload, in); err != nil {
+				return &workflows.PollInput{}
+			}
+		}
+	}
+	return in
+}
+
+var dataConverter converter.DataConverter = workflows.DataConverter()
+
+// Pause keeps a schedule from beginning further runs. The one under way goes on.
+func Pause(ctx context.Context, c client.Client, id, by, why string) error {
+	err := c.ScheduleClient().GetHandle(ctx, id).Pause(ctx, client.SchedulePauseOptions{Note: note("paused", by, why)})
+	return wrap(id, "pause", err)
+}
+
+// Resume ends a pause.
+func Resume(ctx context.Context, c client.Client, id, by, why string) error {
+	err := c.ScheduleClient().GetHandle(ctx, id).Unpause(ctx, client.ScheduleUnpauseOptions{Note: note("resumed", by, why)})
+	return wrap(id, "resume", err)
+}
+
+func note(what, by, why string) string {
+	text := what + " by " + by
+	if why != "" {
+		text += ": " + why
+	}
+	return text
+}
+
+// ErrRunning is the error of a trigger that would have no effect.
+var ErrRunning = errors.New("a run is under way")
+
+// Trigger begins a run now, also of a paused schedule. While one is under way it is an ErrRunning.
+func Trigger(ctx context.Context, c client.Client, id string) error {
+	handle := c.ScheduleClient().GetHandle(ctx, id)
+	description, err := handle.Describe(ctx)
+	if err != nil {
+		return wrap(id, "read", err)
+	}
+	if running := description.Info.RunningWorkflows; len(running) > 0 {
+		return fmt.Errorf("%s: %w: %s", id, ErrRunning, running[0].WorkflowID)
+	}
+	return wrap(id, "trigger", handle.Trigger(ctx, client.ScheduleTriggerOptions{}))
+}
+
+// ErrMissing is the error of a schedule that does not exist.
+var ErrMissing = errors.New("there is no such schedule")
+
+func missing(err error) bool {
+	var notFound *serviceerror.NotFound
+	return errors.As(err, &notFound)
+}
+
+func wrap(id, what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case missing(err):
+		return fmt.Errorf("%s: %w", id, ErrMissing)
+	default:
+		return fmt.Errorf("%s the schedule %s: %w", what, id, err)
+	}
+}
