@@ -39,6 +39,7 @@ type ReconcileReport = order.Reconciliation
 var walkOptions = workflow.ActivityOptions{
 	StartToCloseTimeout: 24 * time.Hour,
 	HeartbeatTimeout:    30 * time.Second,
+	WaitForCancellation: true,
 	RetryPolicy: &temporal.RetryPolicy{
 		InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: time.Minute,
 	},

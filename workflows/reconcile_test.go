@@ -1,0 +1,149 @@
+package workflows_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"ordersync/activities"
+	"ordersync/internal/order"
+	"ordersync/workflows"
+)
+
+// walker is the Reconciler of a test: a say for the test in each attempt.
+type walker struct {
+	attempts []order.Walk
+	attempt  func(ctx context.Context, nth int, at order.Walk, progress func(order.Walk)) (order.Reconciliation, error)
+}
+
+func (w *walker) Reconcile(ctx context.Context, at order.Walk, progress func(order.Walk)) (order.Reconciliation, error) {
+	w.attempts = append(w.attempts, at)
+	return w.attempt(ctx, len(w.attempts), at, progress)
+}
+
+func reconcileEnv(t *testing.T, r activities.Reconciler) *testsuite.TestWorkflowEnvironment {
+	t.Helper()
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestWorkflowEnvironment()
+	env.SetWorkerOptions(worker.Options{})
+	env.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
+	env.RegisterActivity(activities.NewReconciliation(r))
+	return env
+}
+
+func TestReconcile(t *testing.T) {
+	w := &walker{attempt: func(_ context.Context, _ int, at order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {
+		at.Found.Counts = map[order.Drift]int64{order.DriftStale: 2}
+		at.Found.Repaired = 1
+		return at.Found, nil
+	}}
+	env := reconcileEnv(t, w)
+	env.ExecuteWorkflow(workflows.ReconcileName, workflows.ReconcileInput{Repair: true, PageSize: 7, By: "support@shop"})
+	require.NoError(t, env.GetWorkflowError())
+	var report workflows.ReconcileReport
+	require.NoError(t, env.GetWorkflowResult(&report))
+	require.EqualValues(t, 2, report.Drifted())
+	require.EqualValues(t, 1, report.Unrepaired())
+	require.Len(t, w.attempts, 1)
+	at := w.attempts[0]
+	require.Equal(t, 7, at.PageSize)
+	require.True(t, at.Found.Repair)
+	require.Equal(t, "support@shop", at.Found.By)
+	require.NotEmpty(t, at.Found.RunID)
+	require.False(t, at.Found.StartedAt.IsZero())
+	require.Empty(t, at.Stage)
+}
+
+func TestReconcileIsTriedWithoutEndAndNotSoonerThanTheERPSays(t *testing.T) {
+	const outage = 9 // the suite ends what has no end at the tenth attempt
+	var env *testsuite.TestWorkflowEnvironment
+	var began time.Time
+	w := &walker{attempt: func(_ context.Context, nth int, at order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {
+		switch {
+		case nth == 1:
+			began = env.Now()
+			return order.Reconciliation{}, askAgain{2 * time.Hour}
+		case nth == 2 && env.Now().Sub(began) < 2*time.Hour:
+			return order.Reconciliation{}, errors.New("too soon")
+		case nth <= outage:
+			return order.Reconciliation{}, errors.New("connection refused")
+		}
+		return at.Found, nil
+	}}
+	env = reconcileEnv(t, w)
+	env.SetTestTimeout(time.Minute)
+	env.ExecuteWorkflow(workflows.ReconcileName, workflows.ReconcileInput{})
+	require.NoError(t, env.GetWorkflowError())
+	require.Len(t, w.attempts, outage+1)
+	require.Equal(t, "schedule ordersync-reconcile", w.attempts[0].Found.By)
+	took := env.Now().Sub(began)
+	require.GreaterOrEqual(t, took, 2*time.Hour)
+	require.LessOrEqual(t, took, 2*time.Hour+(outage+1)*time.Minute, "a minute apart at most")
+}
+
+type askAgain struct{ after time.Duration }
+
+func (askAgain) Error() string               { return "429 Too Many Requests" }
+func (a askAgain) RetryAfter() time.Duration { return a.after }
+
+// An attempt goes on where the heartbeats of the one before it tell, and tells so itself.
+func TestCompareOrdersGoesOn(t *testing.T) {
+	reached := order.Walk{Stage: order.ListsTarget, Cursor: "42", PageSize: 5, Found: order.Reconciliation{
+		RunID: uuid.NewString(), ERPOrders: 10, Counts: map[order.Drift]int64{order.DriftExtra: 1}, Findings: []order.Finding{{SyncID: "7", Class: order.DriftExtra}},
+	}}
+	further := reached
+	further.Cursor = "50"
+	w := &walker{attempt: func(_ context.Context, _ int, _ order.Walk, progress func(order.Walk)) (order.Reconciliation, error) {
+		progress(further)
+		return order.Reconciliation{}, errors.New("connection refused")
+	}}
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	a := activities.NewReconciliation(w)
+	env.RegisterActivity(a)
+	env.SetHeartbeatDetails(reached)
+	var beats []order.Walk
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		var at order.Walk
+		if details.Get(&at) == nil {
+			beats = append(beats, at)
+		}
+	})
+	_, err := env.ExecuteActivity(a.CompareOrders, order.Walk{PageSize: 5})
+	require.ErrorContains(t, err, "connection refused")
+	require.Equal(t, []order.Walk{reached}, w.attempts)
+	require.NotEmpty(t, beats)
+	require.Equal(t, further, beats[len(beats)-1])
+}
+
+func TestAWorkerWithoutAnERP(t *testing.T) {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	a := activities.NewReconciliation(nil)
+	env.RegisterActivity(a)
+	_, err := env.ExecuteActivity(a.CompareOrders, order.Walk{})
+	require.ErrorContains(t, err, "ERP_SOURCE")
+}
+
+// Somebody cancels the run: the walk ends, and so does the run.
+func TestReconcileCancelled(t *testing.T) {
+	w := &walker{attempt: func(ctx context.Context, _ int, _ order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {
+		<-ctx.Done()
+		return order.Reconciliation{}, ctx.Err()
+	}}
+	env := reconcileEnv(t, w)
+	env.SetTestTimeout(30 * time.Second)
+	env.RegisterDelayedCallback(env.CancelWorkflow, time.Second)
+	env.ExecuteWorkflow(workflows.ReconcileName, workflows.ReconcileInput{})
+	require.True(t, env.IsWorkflowCompleted())
+	require.ErrorContains(t, env.GetWorkflowError(), "canceled")
+}
