@@ -14,6 +14,9 @@
 // Everything is looked up from outside, at a cost that does not grow with the number of orders: a
 // Probe asks for offsets, one record of each lagging partition, a page of stuck orders, the task
 // queue's own figures and at most some thousand rows of the ledger's last minute.
+//
+// What this does not see is an event within Temporal that is neither stuck nor waits for a worker: one
+// that is being applied, or held for its order's creation (HOLD_WINDOW at most).
 package freshness
 
 import (
@@ -23,6 +26,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"ordersync/internal/order"
+	"ordersync/internal/target"
 	"ordersync/internal/topics"
 )
 
@@ -35,13 +39,20 @@ type Probe struct {
 	Topics, Backfill map[string]order.Channel
 	DeadLetterTopic  string
 
-	Temporal  client.Client
-	TaskQueue string
+	Temporal client.Client
+	// Namespace is that of Temporal.
+	Namespace, TaskQueue string
+
+	// Target tells the rates; nil for none.
+	Target *target.Target
 
 	// Polled tells how far the ERP is polled, false where it is not; nil where it is not either.
 	Polled func(context.Context) (Poll, bool, error)
 	// Overlap is how much later than its own time a change may become visible in the ERP.
 	Overlap time.Duration
+
+	// steps remembers what the orders asked for last are stuck on.
+	steps steps
 }
 
 // Poll is how far the ERP is polled.
@@ -49,4 +60,89 @@ type Poll struct {
 	// ReadUntil is when the last completed poll asked for the page with which it reached the end of
 	// the changes; zero while none has.
 	ReadUntil time.Time `json:"read_until,omitzero"`
+	// Every is the time between two polls.
+	Every time.Duration `json:"-"`
+	// Paused tells that the next poll waits for somebody.
+	Paused bool `json:"paused"`
+	// Late tells that polls should have come through since.
+	Late bool `json:"late"`
+	// Attempt and Error are of a poll under way that has failed and is tried again.
+	Attempt int    `json:"attempt,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+// late tells whether three polls are missing, or a minute of them.
+func (p Poll) late(now time.Time) bool {
+	return now.Sub(p.ReadUntil) > max(3*p.Every, time.Minute)
+}
+
+// Status is how far a deployment is behind at a moment. What could not be looked up is nil.
+type Status struct {
+	At       time.Time `json:"at"`
+	Channels []Channel `json:"channels"`
+	// Backfills are the lanes beside the channels, which count for no age.
+	Backfills []Backfill `json:"backfills"`
+	TaskQueue *TaskQueue `json:"task_queue"`
+	// Poll is also nil where nothing is polled.
+	Poll *Poll `json:"poll"`
+	// DeadLetters are those in their topic, whatever was done with them.
+	DeadLetters *int64 `json:"dead_letters"`
+	// Problems say what could not be looked up.
+	Problems []string `json:"problems"`
+}
+
+// Channel is how far a channel is behind.
+type Channel struct {
+	Channel order.Channel `json:"channel"`
+	// AgeSeconds is the age of the oldest event that is not in the target; 0 if there is none.
+	AgeSeconds *float64 `json:"age_seconds"`
+	// Oldest is where that event waits; nil if there is none.
+	Oldest *Oldest `json:"oldest"`
+	// Lag counts the records that the starters have not handed to Temporal or the dead-letter topic.
+	Lag *int64 `json:"lag"`
+	// Retrying and Blocked count orders.
+	Retrying *int64 `json:"retrying"`
+	Blocked  *int64 `json:"blocked"`
+	// EventsPerSecond, P50 and P99 are of the events that the ledger got in the last minute; the latter
+	// from the broker's timestamp to the target, in milliseconds, nil if there was none.
+	EventsPerSecond *float64 `json:"events_per_second"`
+	P50             *int64   `json:"p50_ms"`
+	P99             *int64   `json:"p99_ms"`
+}
+
+// Where the oldest event waits.
+const (
+	InERP       = "erp"        // perhaps: the poll is late
+	InKafka     = "kafka"      // for a starter
+	InTaskQueue = "task_queue" // in Temporal, for a worker; of which channel is not known
+	InOrder     = "order"      // its order is stuck
+)
+
+// Oldest is an event that is not in the target yet.
+type Oldest struct {
+	// At is the ERP's time of the event, or the first at which it is known to have waited.
+	At    time.Time `json:"at"`
+	Where string    `json:"where"`
+	// SyncID is its order, where that is known.
+	SyncID string `json:"sync_id,omitempty"`
+	// Record is its place in Kafka (topic/partition/offset).
+	Record string `json:"record,omitempty"`
+	// Stuck is the order's status, retrying or blocked.
+	Stuck string `json:"stuck,omitempty"`
+}
+
+// Backfill is how much of a channel's backfill is to be read.
+type Backfill struct {
+	Channel order.Channel `json:"channel"`
+	Lag     int64         `json:"lag"`
+}
+
+// TaskQueue is what waits for workers.
+type TaskQueue struct {
+	Name string `json:"name"`
+	// Pollers are the workers that polled it in the last minutes.
+	Pollers int `json:"workers"`
+	// Tasks is about how many tasks wait, and OldestSeconds for how long.
+	Tasks         int64   `json:"waiting_tasks"`
+	OldestSeconds float64 `json:"oldest_task_seconds"`
 }

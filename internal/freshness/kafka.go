@@ -76,7 +76,10 @@ func (p *Probe) backlogs(ctx context.Context, channels map[string]order.Channel)
 			})
 		}
 	}
-	return all, readers.Wait()
+	if err := readers.Wait(); err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 func headOf(m kafka.Message, channel order.Channel) *head {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ordersync/internal/config"
+	"ordersync/internal/freshness"
 	"ordersync/internal/notice"
 	"ordersync/internal/telemetry"
 )
@@ -57,6 +58,7 @@ func (p *process) open() (err error) {
 			return err
 		}
 		p.health.Add("kafka", func(context.Context) error { return p.intake.Ready() })
+		p.freshness = freshness.NewExporter(NewProbe(p.cfg, transport, p.temporal, nil), p.metrics.Registry, p.log)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ordersync/internal/config"
+	"ordersync/internal/freshness"
 	"ordersync/internal/intake"
 	"ordersync/internal/notice"
 	"ordersync/internal/operator"
@@ -95,7 +96,9 @@ type process struct {
 	target   *target.Target  // nil without a worker
 	notices  *notice.Notices // nil without a worker
 	intake   *intake.Intake  // nil without a starter
-	state    state
+	// freshness is nil without a starter, which may read topics and its group's offsets.
+	freshness *freshness.Exporter
+	state     state
 
 	// closers undo what open did, last first.
 	closers []closer
@@ -193,6 +196,7 @@ func (p *process) work(ctx context.Context) error {
 		}
 	})
 	if p.starter {
+		group.Go(func() error { p.freshness.Run(ctx); return nil })
 		group.Go(func() error { return p.takeIn(ctx) })
 	}
 	return group.Wait()

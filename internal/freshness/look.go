@@ -1,0 +1,200 @@
+package freshness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"ordersync/internal/operator"
+	"ordersync/internal/order"
+	"ordersync/internal/target"
+)
+
+// rateWindow is what the rates are of.
+const rateWindow = time.Minute
+
+// findings are the parts of a look, each with its error.
+type findings struct {
+	poll    Poll
+	polled  bool
+	pollErr error
+
+	backlogs []backlog
+	kafkaErr error
+
+	backfills   []backlog
+	backfillErr error
+
+	letters    int64
+	lettersErr error
+
+	queue    *TaskQueue
+	queueErr error
+
+	stuck    operator.Glance
+	waiting  map[order.Channel][]Oldest // of stuck.Oldest
+	stuckErr error
+
+	paces     map[string]target.Pace
+	targetErr error
+}
+
+// Look looks once. The Status has what could be looked up, also where there is an error.
+func (p *Probe) Look(ctx context.Context) (Status, error) {
+	now := time.Now().UTC()
+	var f findings
+	var parts sync.WaitGroup
+	parts.Go(func() { f.poll, f.polled, f.pollErr = p.poll(ctx) })
+	parts.Go(func() { f.backlogs, f.kafkaErr = p.backlogs(ctx, p.Topics) })
+	parts.Go(func() { f.backfills, f.backfillErr = p.backlogs(ctx, p.Backfill) })
+	parts.Go(func() { f.letters, f.lettersErr = p.deadLetters(ctx) })
+	parts.Go(func() {
+		f.queue, f.queueErr = p.taskQueue(ctx)
+		if f.stuck, f.stuckErr = p.stuckOrders(ctx, now); f.stuckErr == nil {
+			f.waiting = p.waiting(ctx, f.stuck, f.queueErr == nil && f.queue.Pollers > 0)
+		}
+	})
+	if p.Target != nil {
+		parts.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			f.paces, f.targetErr = p.Target.Recent(ctx, rateWindow)
+		})
+	}
+	parts.Wait()
+
+	s := p.status(f, now)
+	errs := []error{f.pollErr, f.kafkaErr, f.backfillErr, f.lettersErr, f.queueErr, f.stuckErr, f.targetErr}
+	for _, err := range errs {
+		if err != nil {
+			s.Problems = append(s.Problems, err.Error())
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+func (p *Probe) deadLetters(ctx context.Context) (int64, error) {
+	spans, err := p.Reader.Spans(ctx, p.DeadLetterTopic, time.Time{})
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	for _, s := range spans {
+		n += s.Len()
+	}
+	return n, nil
+}
+
+// status is what the findings come to at now.
+func (p *Probe) status(f findings, now time.Time) Status {
+	s := Status{At: now, Channels: []Channel{}, Backfills: []Backfill{}, TaskQueue: f.queue, Problems: []string{}}
+	if f.lettersErr == nil {
+		s.DeadLetters = &f.letters
+	}
+	if f.polled {
+		f.poll.Late = f.poll.late(now)
+		s.Poll = &f.poll
+	}
+	read := map[order.Channel]bool{} // they have a topic
+	for _, channel := range p.Topics {
+		read[channel] = true
+	}
+	for _, channel := range order.Channels {
+		if read[channel] {
+			s.Channels = append(s.Channels, p.channel(channel, f, now))
+		}
+		if n := lag(f.backfills, p.Backfill, channel); n != nil {
+			s.Backfills = append(s.Backfills, Backfill{Channel: channel, Lag: *n})
+		}
+	}
+	return s
+}
+
+func (p *Probe) channel(channel order.Channel, f findings, now time.Time) Channel {
+	c := Channel{Channel: channel}
+	c.Lag = lag(f.backlogs, p.Topics, channel)
+	if f.stuckErr == nil {
+		retrying, blocked := f.stuck.Retrying[string(channel)], f.stuck.Blocked[string(channel)]
+		c.Retrying, c.Blocked = &retrying, &blocked
+	}
+	if p.Target != nil && f.targetErr == nil {
+		p.pace(&c, f.paces)
+	}
+	if f.kafkaErr == nil && f.stuckErr == nil && f.queueErr == nil && f.pollErr == nil {
+		c.Oldest = p.oldest(channel, f, now)
+		age := 0.0
+		if c.Oldest != nil {
+			age = c.Oldest.age(now)
+		}
+		c.AgeSeconds = &age
+	}
+	return c
+}
+
+// oldest is the oldest event of a channel that is not in the target.
+func (p *Probe) oldest(channel order.Channel, f findings, now time.Time) *Oldest {
+	var oldest *Oldest
+	take := func(o Oldest) {
+		if oldest == nil || o.At.Before(oldest.At) {
+			oldest = &o
+		}
+	}
+	for _, b := range f.backlogs {
+		if b.head != nil && p.Topics[b.Topic] == channel {
+			take(Oldest{
+				At: b.head.at, Where: InKafka, SyncID: b.head.syncID, Record: fmt.Sprintf("%s/%d/%d", b.Topic, b.Partition, b.head.offset),
+			})
+		}
+	}
+	for _, o := range f.waiting[channel] {
+		if !o.At.IsZero() {
+			take(o)
+		}
+	}
+	if f.queue.OldestSeconds > 0 {
+		take(Oldest{At: now.Add(-time.Duration(f.queue.OldestSeconds * float64(time.Second))), Where: InTaskQueue})
+	}
+	if f.polled && !f.poll.ReadUntil.IsZero() && f.poll.late(now) {
+		take(Oldest{At: f.poll.ReadUntil, Where: InERP})
+	}
+	return oldest
+}
+
+// age is in seconds.
+func (o *Oldest) age(now time.Time) float64 { return max(0, now.Sub(o.At).Seconds()) }
+
+// pace fills in the rates of the channel's own topics.
+func (p *Probe) pace(c *Channel, paces map[string]target.Pace) {
+	rate := 0.0
+	var most target.Pace // the latencies are those of the channel's busiest topic
+	for topic, pace := range paces {
+		if p.Topics[topic] != c.Channel {
+			continue
+		}
+		rate += pace.PerSecond()
+		if pace.Events > most.Events {
+			most = pace
+		}
+	}
+	c.EventsPerSecond = &rate
+	if most.Events > 0 {
+		p50, p99 := most.P50.Milliseconds(), most.P99.Milliseconds()
+		c.P50, c.P99 = &p50, &p99
+	}
+}
+
+// lag counts what is left of a channel's topics; nil if it has none.
+func lag(backlogs []backlog, channels map[string]order.Channel, channel order.Channel) (n *int64) {
+	for _, b := range backlogs {
+		if channels[b.Topic] != channel {
+			continue
+		}
+		if n == nil {
+			n = new(int64)
+		}
+		*n += b.Len()
+	}
+	return n
+}

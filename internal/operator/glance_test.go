@@ -1,0 +1,68 @@
+package operator
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+
+	"ordersync/internal/devstack/devtest"
+	"ordersync/workflows"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+// A glance is the same whether a page holds all stuck orders or a few of them.
+func TestTakeGlance(t *testing.T) {
+	c, err := client.Dial(client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	queue := devtest.Name(t, "queue") // nobody works on it
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	start := func(name, channel, status string, stuck time.Duration) {
+		t.Helper()
+		attributes := []temporal.SearchAttributeUpdate{workflows.Channel.ValueSet(channel)}
+		if status != "" {
+			attributes = append(attributes, workflows.SyncStatus.ValueSet(status), workflows.SyncError.ValueSet("Test"), workflows.StuckSince.ValueSet(now.Add(-stuck)))
+		}
+		_, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+			ID: workflows.WorkflowID(queue + name), TaskQueue: queue, TypedSearchAttributes: temporal.NewSearchAttributes(attributes...),
+		}, workflows.OrderSyncName)
+		require.NoError(t, err)
+	}
+	start("fine", "online", "", 0)
+	start("oldest", "online", workflows.StatusBlocked, 5*time.Hour)
+	start("old", "online", workflows.StatusRetrying, 4*time.Hour)
+	for i := range 7 {
+		start(fmt.Sprint(i), "online", workflows.StatusRetrying, time.Minute)
+	}
+	start("young", "store", workflows.StatusBlocked, 3*time.Second)
+	channels := []string{"online", "store", "international"}
+	devtest.Eventually(t, 10*time.Second, func() error {
+		if n, err := (Selection{TaskQueue: queue}).Count(t.Context(), c); err != nil || n != 10 {
+			return fmt.Errorf("%d stuck, %v", n, err)
+		}
+		return nil
+	}, "the visibility store knows them")
+
+	for _, page := range []int{pageSize, 10, 9, 3, 2} {
+		t.Run(fmt.Sprintf("pages of %d", page), func(t *testing.T) {
+			g, err := takeGlance(t.Context(), c, queue, channels, now, page)
+			require.NoError(t, err)
+			for channel, want := range map[string][2]int64{"online": {8, 1}, "store": {0, 1}, "international": {0, 0}} {
+				assert.Equal(t, want, [2]int64{g.Retrying[channel], g.Blocked[channel]}, channel)
+			}
+			require.NotEmpty(t, g.Oldest["online"])
+			assert.Equal(t, queue+"oldest", g.Oldest["online"][0].SyncID)
+			assert.LessOrEqual(t, len(g.Oldest["online"]), oldestKept)
+			require.Len(t, g.Oldest["store"], 1)
+			assert.Equal(t, now.Add(-3*time.Second), g.Oldest["store"][0].Since.UTC())
+			assert.Empty(t, g.Oldest["international"])
+		})
+	}
+}
