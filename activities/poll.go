@@ -16,8 +16,9 @@ import (
 // Poller brings an ERP's changes to Kafka.
 type Poller interface {
 	// Poll does a stretch of a poll, and calls progress with the state after each page: there it can be
-	// taken up. Its errors are *order.Failure; one with a RetryAfter() time.Duration says when to go on.
-	Poll(ctx context.Context, task order.PollTask, progress func(order.PollState)) (order.PollState, error)
+	// taken up, and there it ends if the answer is false. Its errors are *order.Failure; one with a
+	// RetryAfter() time.Duration says when to go on.
+	Poll(ctx context.Context, task order.PollTask, progress func(order.PollState) bool) (order.PollState, error)
 }
 
 // Polling is the step of the workflows PollERP and Backfill.
@@ -116,12 +117,19 @@ func startBeats(ctx context.Context) *beats {
 	return b
 }
 
-// note takes in how far the poll is.
-func (b *beats) note(state order.PollState) {
+// note takes in how far the poll is, and tells whether it may go on: on a worker that is about to stop
+// it ends with its page, so that another worker goes on at once.
+func (b *beats) note(state order.PollState) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.state = &state
 	b.beat()
+	select {
+	case <-activity.GetWorkerStopChannel(b.ctx):
+		return false
+	default:
+		return true
+	}
 }
 
 func (b *beats) beat() {

@@ -1,0 +1,162 @@
+// Package poll brings the changes of an ERP to Kafka, page by page:
+//
+//	source ──page──> sift: bad rows, what was read before ──> topics of the channels ──> cursor moves
+//	  next page is read meanwhile            │ ledger                │ too large, no channel
+//	                                                                 └──> dead-letter topic
+//
+// The cursor moves when everything of a page is acknowledged, never before. So a page may be published
+// twice, and never not at all. A poll begins some way before the cursor, as a change may become visible
+// late; what it reads again there has the same event id as before, which makes it harmless, and is left
+// out where it is known to have arrived, which makes it cheap.
+package poll
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ordersync/internal/erp"
+	"ordersync/internal/order"
+	"ordersync/internal/publish"
+	"ordersync/internal/target"
+)
+
+// Ledger is what knows the events that have arrived.
+type Ledger interface {
+	// Outcomes looks events up. One that is not there is not in the answer.
+	Outcomes(context.Context, []target.EventKey) (map[target.EventKey]target.Entry, error)
+}
+
+// Options of a Poller.
+type Options struct {
+	Source erp.Source
+	// Producer is the Poller's own: publish.Producer keeps the order of an order's events as long as
+	// nobody else publishes with it.
+	Producer *publish.Producer
+	Ledger   Ledger
+	// Topics and BackfillTopics have the topic of each channel; what is of another channel becomes a
+	// dead letter.
+	Topics, BackfillTopics map[order.Channel]string
+	Logger                 *slog.Logger
+	// Stretch is how long a call of Poll goes on to the next page; 0 means a minute.
+	Stretch time.Duration
+}
+
+// Poller polls one source. It may be used by several goroutines at once.
+type Poller struct {
+	Options
+	recent recent
+}
+
+// New makes a Poller. It contacts nobody.
+func New(o Options) *Poller {
+	if o.Stretch == 0 {
+		o.Stretch = time.Minute
+	}
+	return &Poller{Options: o}
+}
+
+// Poll does a stretch of a poll: it reads and publishes pages until the end of the source, or until the
+// stretch has taken long enough, when the state says that there is more. progress is told the state after
+// each page, and whether to go on is its answer. The error is an *order.Failure; what progress was told
+// stays true.
+func (p *Poller) Poll(ctx context.Context, task order.PollTask, progress func(order.PollState) bool) (order.PollState, error) {
+	until := time.Now().Add(p.Stretch)
+	s := &stretch{Poller: p, task: task, state: task.State}
+	if task.Begin {
+		if err := s.begin(ctx); err != nil {
+			return task.State, err
+		}
+	}
+	reading, stop := context.WithCancel(ctx)
+	pages := make(chan fetched)
+	var reader sync.WaitGroup
+	reader.Go(func() { s.read(reading, pages) })
+	defer reader.Wait()
+	defer stop()
+	for page := range pages {
+		if page.err != nil {
+			return s.state, unavailable("read a page of the ERP's changes", page.err)
+		}
+		if err := s.publish(ctx, page); err != nil {
+			return s.state, err
+		}
+		if !progress(s.state) || !s.state.More || time.Now().After(until) {
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		return s.state, unavailable("poll", ctx.Err())
+	}
+	return s.state, nil
+}
+
+// stretch is one call of Poll.
+type stretch struct {
+	*Poller
+	task  order.PollTask
+	state order.PollState
+	// blind tells that the ledger did not answer, and is not asked any more.
+	blind bool
+}
+
+// begin finds the place where a poll begins.
+func (s *stretch) begin(ctx context.Context) error {
+	last := s.task.State
+	s.state = order.PollState{
+		Cursor: last.Cursor, From: last.From, ReadUntil: last.ReadUntil,
+		ChangedUntil: last.ChangedUntil, KnownUntil: last.ChangedUntil, BadBefore: last.Bad,
+		StartedAt: time.Now().UTC(), More: true, Anew: last.Cursor == "",
+	}
+	var cursor erp.Cursor
+	var err error
+	switch {
+	case !s.state.Anew:
+		if cursor, err = s.Source.Rewind(ctx, erp.Cursor(last.Cursor), s.task.Overlap); err != nil {
+			return unavailable("go back by the overlap", err)
+		}
+	case !last.From.IsZero():
+		if cursor, err = s.Source.From(last.From); err != nil {
+			return unavailable("begin at "+last.From.UTC().Format(time.RFC3339), err)
+		}
+	}
+	s.state.Cursor = string(cursor)
+	return nil
+}
+
+// fetched is a page, and when it was asked for.
+type fetched struct {
+	erp.Page
+	asked time.Time
+	err   error
+}
+
+// read reads page after page. It is one page ahead of who takes them, and ends with the source's last
+// page, an error or ctx.
+func (s *stretch) read(ctx context.Context, pages chan<- fetched) {
+	defer close(pages)
+	request := erp.Request{After: erp.Cursor(s.state.Cursor), Until: s.task.Until, Limit: s.task.PageSize}
+	for {
+		asked := time.Now().UTC()
+		page, err := s.Source.Page(ctx, request)
+		if err == nil && page.More && page.Next == request.After {
+			// It would be read for ever.
+			err = fmt.Errorf("the ERP says that there is more after %q, and that it is read from there", request.After)
+		}
+		select {
+		case pages <- fetched{Page: page, asked: asked, err: err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil || !page.More {
+			return
+		}
+		request.After = page.Next
+	}
+}
+
+// farAhead is how far a row's time may be ahead of this machine's before it is taken for wrong. Such a row
+// says nothing about how far the source has been read.
+const farAhead = time.Hour
