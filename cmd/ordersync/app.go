@@ -42,9 +42,9 @@ order strictly one after the other, thousands of orders side by side.
 
 This command runs the whole of it on one machine (dev), publishes events (simulate, load), tells
 when they have arrived (wait), shows an order (order), gets stuck ones going (blocked, retry, skip,
-amend), and brings back what could not be applied (deadletter) or was lost on the way (replay). Except
-for dev, commands take their servers from KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, and where
-those are not set from the file env in the directory of a running
+amend), brings back what could not be applied (deadletter) or was lost on the way (replay), and proves
+that both ends agree (reconcile). Except for dev, commands take their servers from KAFKA_BROKERS,
+TEMPORAL_ADDRESS and MYSQL_DSN, and where those are not set from the file env in the directory of a running
 "ordersync dev" (--data-dir).`,
 		Example: `  ordersync dev
   ordersync simulate 100 --seed 1 | ordersync load -
@@ -70,7 +70,7 @@ those are not set from the file env in the directory of a running
 		a.devCommand(), a.setupCommand(),
 		a.simulateCommand(), a.loadCommand(), a.waitCommand(),
 		a.orderCommand(), a.blockedCommand(), a.retryCommand(), a.skipCommand(), a.amendCommand(),
-		a.deadletterCommand(), a.replayCommand(),
+		a.deadletterCommand(), a.replayCommand(), a.reconcileCommand(),
 	)
 	return root
 }

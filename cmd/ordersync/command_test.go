@@ -82,6 +82,9 @@ func TestHelp(t *testing.T) {
 func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
 	for line, want := range map[string]string{
 		"nonsense":                     `there is no command "nonsense"; see ordersync --help`,
+		"reconcile --last --repair":    "--last shows what the last reconcile has found",
+		"reconcile --limit 1001":       "--limit 1001: give a number from 0 to 1000",
+		"reconcile --page-size -1":     "--page-size -1: give a number",
 		"wait now":                     `ordersync wait takes no argument, not "now"`,
 		"wait --nonsense":              "unknown flag: --nonsense; see ordersync wait --help",
 		"wait -o yaml":                 "-o yaml: the output is text or json",
