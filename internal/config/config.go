@@ -9,6 +9,7 @@ package config
 import (
 	"crypto/tls"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/segmentio/kafka-go/sasl"
@@ -38,6 +39,9 @@ type Config struct {
 	MaxRetrying int `env:"MAX_RETRYING" envDefault:"1000" min:"1" max:"1000000" usage:"the starter stops fetching while more orders than this are retrying"`
 	// MaxInFlight counts fetched offsets above the committed one, in each partition.
 	MaxInFlight int `env:"MAX_IN_FLIGHT" envDefault:"10000" min:"1" max:"1000000" usage:"fetched but uncommitted records of a partition, at most: what a restart may read again"`
+
+	// BackfillRate bounds what a backfill may take from new orders. With 0 its topics need not exist.
+	BackfillRate int `env:"BACKFILL_RATE" envDefault:"50" min:"0" max:"100000" usage:"events of backfills that a starter reads in a second, at most; 0 reads none of them"`
 
 	// AlertWebhook takes a POST when orders get blocked. Its URL is a secret, as such URLs tend to be.
 	AlertWebhook Secret `env:"ALERT_WEBHOOK_URL" usage:"gets a JSON POST when orders get blocked, at most one a minute per reason; none if unset"`
@@ -81,6 +85,16 @@ type Kafka struct {
 	TLS *tls.Config `env:"-"`
 	// SASL is made of mechanism, user and password; nil without SASL.
 	SASL sasl.Mechanism `env:"-"`
+}
+
+// BackfillTopics are the topics that backfills publish to, with their channels.
+func (k Kafka) BackfillTopics() Topics { return k.Topics.Backfill() }
+
+// AllTopics are all that events are published to: Topics and those of backfills.
+func (k Kafka) AllTopics() Topics {
+	all := k.BackfillTopics()
+	maps.Copy(all, k.Topics)
+	return all
 }
 
 // MySQL is the connection to the target.

@@ -64,12 +64,33 @@ func TestDefaults(t *testing.T) {
 	if !maps.Equal(c.Kafka.Topics, want) {
 		t.Errorf("topics: %v", c.Kafka.Topics)
 	}
+	if c.BackfillRate != 50 {
+		t.Errorf("BackfillRate %d", c.BackfillRate)
+	}
 	if c.HoldWindow != time.Minute || c.IdleTimeout != 720*time.Hour || c.MaxRetrying != 1000 || c.MaxInFlight != 10_000 {
 		t.Errorf("limits: %v %v %v %v", c.HoldWindow, c.IdleTimeout, c.MaxRetrying, c.MaxInFlight)
 	}
 	if c.EagerStart || c.LogLevel != slog.LevelInfo || c.HTTPAddress != ":8080" || c.Kafka.TLS != nil || c.Kafka.SASL != nil {
 		t.Errorf("%v", c)
 	}
+}
+
+func TestBackfillTopics(t *testing.T) {
+	c := load(t, with("KAFKA_TOPICS=online=web,online=app,store=till"))
+	backfill := config.Topics{"web.backfill": order.Online, "app.backfill": order.Online, "till.backfill": order.Store}
+	if got := c.Kafka.BackfillTopics(); !maps.Equal(got, backfill) {
+		t.Errorf("topics of backfills: %v", got)
+	}
+	if got := c.Kafka.AllTopics().Names(); !slices.Equal(got, []string{"app", "app.backfill", "till", "till.backfill", "web", "web.backfill"}) {
+		t.Errorf("all topics: %v", got)
+	}
+	if len(c.Kafka.Topics) != 3 {
+		t.Errorf("the topics changed: %v", c.Kafka.Topics)
+	}
+	if got := c.Kafka.BackfillTopics().ByChannel(); !maps.Equal(got, map[order.Channel]string{order.Online: "app.backfill", order.Store: "till.backfill"}) {
+		t.Errorf("by channel: %v", got)
+	}
+	load(t, with("KAFKA_TOPICS=online="+strings.Repeat("a", 240)))
 }
 
 func TestEmptyVariablesAreUnset(t *testing.T) {
@@ -133,7 +154,11 @@ func TestRefused(t *testing.T) {
 		{"KAFKA_BROKERS=kafka:9092,", `KAFKA_BROKERS: "" is not host:port`},
 		{"KAFKA_BROKERS=kafka:99999", `KAFKA_BROKERS: "kafka:99999" does not end in a port`},
 		{"KAFKA_TOPICS=online=a b", `KAFKA_TOPICS: "a b" is no name of a topic`},
-		{"KAFKA_DEAD_LETTER_TOPIC=online", "KAFKA_DEAD_LETTER_TOPIC: \"online\" is also the topic of online"},
+		{"KAFKA_DEAD_LETTER_TOPIC=online", "KAFKA_DEAD_LETTER_TOPIC: \"online\" is also a topic of online"},
+		{"KAFKA_DEAD_LETTER_TOPIC=online.backfill", "KAFKA_DEAD_LETTER_TOPIC: \"online.backfill\" is also a topic of online"},
+		{"KAFKA_TOPICS=online=a,online=a.backfill", `KAFKA_TOPICS: "a.backfill" is the topic of backfills to "a"`},
+		{"KAFKA_TOPICS=online=" + strings.Repeat("a", 241), `KAFKA_TOPICS: topic "aaa`},
+		{"BACKFILL_RATE=-1", "BACKFILL_RATE: -1 is not within 0 and 100000"},
 		{"KAFKA_SASL_USERNAME=sync", "KAFKA_SASL_MECHANISM: is not set"},
 		{"KAFKA_SASL_MECHANISM=plain", "KAFKA_SASL_MECHANISM: plain needs"},
 		{"MYSQL_MAX_CONNS=0", "MYSQL_MAX_CONNS: 0 is not within 1 and 1000"},

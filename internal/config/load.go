@@ -179,8 +179,11 @@ func (k *Kafka) resolve(malformed map[string]bool, report func(string, error)) {
 	if !topicName.MatchString(k.DeadLetterTopic) {
 		report("KAFKA_DEAD_LETTER_TOPIC", fmt.Errorf("%q is no name of a topic", k.DeadLetterTopic))
 	}
-	if channel, ok := k.Topics[k.DeadLetterTopic]; ok && !malformed["KAFKA_TOPICS"] {
-		report("KAFKA_DEAD_LETTER_TOPIC", fmt.Errorf("%q is also the topic of %s: dead letters would be read as events", k.DeadLetterTopic, channel))
+	if !malformed["KAFKA_TOPICS"] {
+		k.checkBackfillTopics(report)
+	}
+	if channel, ok := k.AllTopics()[k.DeadLetterTopic]; ok && !malformed["KAFKA_TOPICS"] {
+		report("KAFKA_DEAD_LETTER_TOPIC", fmt.Errorf("%q is also a topic of %s: dead letters would be read as events", k.DeadLetterTopic, channel))
 	}
 	var err error
 	if k.TLS, err = k.tlsConfig(); err != nil {
@@ -206,6 +209,19 @@ func (k *Kafka) resolve(malformed map[string]bool, report func(string, error)) {
 	}
 	if k.SASL != nil && (k.Username == "" || k.Password == "") {
 		report("KAFKA_SASL_MECHANISM", fmt.Errorf("%s needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD", k.SASLMechanism))
+	}
+}
+
+// checkBackfillTopics checks the names that come of the topics' own.
+func (k *Kafka) checkBackfillTopics(report func(string, error)) {
+	for _, topic := range k.Topics.Names() {
+		beside := topic + backfillSuffix
+		if _, taken := k.Topics[beside]; taken {
+			report("KAFKA_TOPICS", fmt.Errorf("%q is the topic of backfills to %q, which are read at a limited rate: take another name", beside, topic))
+		}
+		if !topicName.MatchString(beside) {
+			report("KAFKA_TOPICS", fmt.Errorf("topic %q is too long: the name of its topic for backfills, with %s at its end, may have 249 characters", topic, backfillSuffix))
+		}
 	}
 }
 

@@ -124,6 +124,29 @@ func (t Topics) Names() []string {
 	return names
 }
 
+// backfillSuffix makes the name of the topic that a backfill publishes to.
+const backfillSuffix = ".backfill"
+
+// Backfill are the topics of backfills, one beside each topic, with the same channel.
+func (t Topics) Backfill() Topics {
+	beside := make(Topics, len(t))
+	for topic, channel := range t {
+		beside[topic+backfillSuffix] = channel
+	}
+	return beside
+}
+
+// ByChannel is the topic of each channel; of several the first by name.
+func (t Topics) ByChannel() map[order.Channel]string {
+	topics := map[order.Channel]string{}
+	for _, topic := range t.Names() {
+		if channel := t[topic]; topics[channel] == "" {
+			topics[channel] = topic
+		}
+	}
+	return topics
+}
+
 func channelNames() string {
 	var names []string
 	for _, c := range order.Channels {
