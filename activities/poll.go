@@ -27,20 +27,12 @@ type Polling struct {
 	log    *slog.Logger
 }
 
-// NewPolling makes the activity that a worker registers. nil stands for a worker without an ERP: its
-// attempts fail until another worker gets one.
+// NewPolling makes the activity that a worker with an ERP registers.
 func NewPolling(p Poller, log *slog.Logger) *Polling { return &Polling{p, log} }
-
-// NotPolled is the type of the error of a worker that knows no ERP.
-const NotPolled = "NoERPConfigured"
 
 // PollPages reads and publishes page after page, for about a minute. It goes on where the attempt
 // before it got to: its heartbeats tell.
 func (a *Polling) PollPages(ctx context.Context, task order.PollTask) (order.PollState, error) {
-	if a.poller == nil {
-		err := errors.New("this worker knows no ERP: set ERP_SOURCE, ERP_URL and their siblings for all workers, and start it again; until then only a worker that has them can poll")
-		return order.PollState{}, a.fail(ctx, &order.Failure{Type: NotPolled, Operator: true, Err: err})
-	}
 	if activity.HasHeartbeatDetails(ctx) {
 		var reached order.PollState
 		if err := activity.GetHeartbeatDetails(ctx, &reached); err != nil {

@@ -19,6 +19,11 @@ const (
 	PollERPID = "ordersync-poll"
 )
 
+// ERPTaskQueue is the task queue of the activities that read the ERP, beside a deployment's own. Only
+// workers that know the ERP take from it. And there is no queue in it: orders in retry, of which there may
+// be thousands while the target is down, do not keep the ERP from being polled.
+func ERPTaskQueue(queue string) string { return queue + "-erp" }
+
 // PollState is how far polling has come: the result of PollERP, and by way of Temporal's last
 // completion result what the next poll begins with.
 type PollState = order.PollState
@@ -92,6 +97,7 @@ func pollPages(ctx workflow.Context, task *order.PollTask, what string) error {
 	for n := 0; n < maxStretches && !workflow.GetInfo(ctx).GetContinueAsNewSuggested(); n++ {
 		workflow.SetCurrentDetails(ctx, describePoll(*task, what))
 		options := pollOptions
+		options.TaskQueue = ERPTaskQueue(workflow.GetInfo(ctx).TaskQueueName)
 		options.Summary = pollSummary(*task, what)
 		var state PollState
 		if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.PollPages, *task).Get(ctx, &state); err != nil {
@@ -125,12 +131,14 @@ func describePoll(task order.PollTask, what string) string {
 	var text strings.Builder
 	switch {
 	case task.Begin:
-		fmt.Fprintf(&text, "**%s begins.** If its activity is retrying, see its last failure: the ERP, Kafka or a worker's configuration is the matter. It goes on by itself.\n", what)
+		fmt.Fprintf(&text, "**The %s begins.** It ends by itself. If its activity is\n\n"+
+			"- *retrying*: its last failure says whether it is the ERP or Kafka that does not answer;\n"+
+			"- *not taken at all*: no worker has `ERP_SOURCE` set.\n", what)
 		return text.String()
 	case s.More:
-		fmt.Fprintf(&text, "**%s goes on.** It has read %d rows so far", what, s.Read)
+		fmt.Fprintf(&text, "**The %s goes on.** It has read %d rows so far", what, s.Read)
 	default:
-		fmt.Fprintf(&text, "**%s is through.** It has read %d rows", what, s.Read)
+		fmt.Fprintf(&text, "**The %s is through.** It has read %d rows", what, s.Read)
 	}
 	fmt.Fprintf(&text, ", of which %d were published, %d known already", s.Published, s.Known)
 	if s.Unversioned > 0 {
