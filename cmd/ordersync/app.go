@@ -69,7 +69,7 @@ TEMPORAL_ADDRESS and MYSQL_DSN, and where those are not set from the file env in
 	root.AddCommand(
 		a.devCommand(), a.setupCommand(),
 		a.simulateCommand(), a.loadCommand(), a.waitCommand(),
-		a.orderCommand(), a.blockedCommand(), a.retryCommand(), a.skipCommand(), a.amendCommand(),
+		a.statusCommand(), a.orderCommand(), a.blockedCommand(), a.retryCommand(), a.skipCommand(), a.amendCommand(),
 		a.deadletterCommand(), a.replayCommand(), a.reconcileCommand(),
 	)
 	return root

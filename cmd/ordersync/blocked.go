@@ -13,6 +13,7 @@ import (
 
 	"ordersync/internal/config"
 	"ordersync/internal/operator"
+	"ordersync/internal/order"
 )
 
 // selectFlags choose stuck orders.
@@ -74,35 +75,18 @@ What each order is stuck on its worker tells.`,
 // maxStuck is the most orders that are listed, and asked one by one.
 const maxStuck = 10_000
 
-// watchEvery is how often --watch looks.
-const watchEvery = 2 * time.Second
-
 func (a *app) blocked(ctx context.Context, flags selectFlags, limit int, watch bool) error {
 	cfg, temporal, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
-	for {
+	return a.show(ctx, watch, func(ctx context.Context) (func() error, error) {
 		survey, err := a.survey(ctx, cfg, temporal, flags, limit)
-		if watch && ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if watch && terminal(a.stdout) {
-			fmt.Fprint(a.stdout, "\x1b[H\x1b[2J") // home, and clear
-		}
-		if err := a.print(survey, func(out io.Writer) error { return a.printStuck(out, survey) }); err != nil || !watch {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(watchEvery):
-		}
-	}
+		return func() error {
+			return a.print(survey, func(out io.Writer) error { return a.printStuck(out, survey) })
+		}, err
+	})
 }
 
 func (a *app) survey(ctx context.Context, cfg config.Config, temporal client.Client, flags selectFlags, limit int) (operator.Survey, error) {
@@ -159,6 +143,6 @@ func (a *app) printStuck(out io.Writer, s operator.Survey) error {
 	if s.More {
 		fmt.Fprintf(out, "… and %d more: raise --limit, or look in the Web UI for %s\n", s.Total-len(s.Orders), operator.StuckQuery)
 	}
-	_, err := fmt.Fprintf(out, "\nwhat one waits for, and what to do: %s\n", a.hint("order "+s.Orders[0].SyncID))
+	_, err := fmt.Fprintf(out, "\nwhat one waits for, and what to do: %s\n", a.hint("order "+order.Typed(s.Orders[0].SyncID)))
 	return err
 }

@@ -92,6 +92,15 @@ func (m *moment) Set(text string) (err error) {
 	return fmt.Errorf("%q is no time: give one such as 2026-01-02T15:04:05Z, a day such as 2026-01-02 (UTC), or how long ago, such as 90m", text)
 }
 
+// configuredLetters is the dead-letter topic, and what closes it.
+func (a *app) configuredLetters(ctx context.Context) (deadletter.Topic, func(), error) {
+	cfg, err := a.config(ctx, kafkaBrokers, mysqlDSN)
+	if err != nil {
+		return deadletter.Topic{}, nil, err
+	}
+	return a.deadLetters(ctx, cfg)
+}
+
 // deadLetters is the dead-letter topic of a configuration, and what closes it.
 func (a *app) deadLetters(ctx context.Context, cfg config.Config) (deadletter.Topic, func(), error) {
 	shop, err := pod.OpenTarget(cfg, a.warnings())
@@ -201,11 +210,7 @@ parentheses is the key of a record that does not tell its order itself.`,
 }
 
 func (a *app) listLetters(ctx context.Context, filter deadletter.Filter, all bool, limit int) error {
-	cfg, err := a.config(ctx, kafkaBrokers, mysqlDSN)
-	if err != nil {
-		return err
-	}
-	topic, end, err := a.deadLetters(ctx, cfg)
+	topic, end, err := a.configuredLetters(ctx)
 	if err != nil {
 		return err
 	}

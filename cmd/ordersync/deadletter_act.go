@@ -170,19 +170,15 @@ discarded letter may still be replayed by its place.`,
 }
 
 func (a *app) discardLetters(ctx context.Context, places []string, flags actFlags) error {
-	cfg, err := a.config(ctx, kafkaBrokers, mysqlDSN)
-	if err != nil {
-		return err
-	}
-	filter, err := flags.filter(places, cfg.Kafka.DeadLetterTopic)
-	if err != nil {
-		return err
-	}
-	topic, end, err := a.deadLetters(ctx, cfg)
+	topic, end, err := a.configuredLetters(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
+	filter, err := flags.filter(places, topic.Name)
+	if err != nil {
+		return err
+	}
 	bar := a.newBar("letters", -1, false)
 	result, err := topic.Discard(ctx, filter, flags.who(), func(done, total int64) {
 		bar.resize(total)

@@ -70,19 +70,15 @@ func encoded(raw []byte) (asBase64, text *string) {
 }
 
 func (a *app) showLetter(ctx context.Context, arg string) error {
-	cfg, err := a.config(ctx, kafkaBrokers, mysqlDSN)
-	if err != nil {
-		return err
-	}
-	place, err := deadletter.ParsePlace(arg, cfg.Kafka.DeadLetterTopic)
-	if err != nil {
-		return err
-	}
-	topic, end, err := a.deadLetters(ctx, cfg)
+	topic, end, err := a.configuredLetters(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
+	place, err := deadletter.ParsePlace(arg, topic.Name)
+	if err != nil {
+		return err
+	}
 	l, err := topic.Get(ctx, place)
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/envfile"
+	"ordersync/internal/freshness"
 	"ordersync/internal/operator"
 	"ordersync/internal/settle"
 	"ordersync/internal/simulate"
@@ -176,6 +177,44 @@ func TestCommandsOnAStack(t *testing.T) {
 	assert.Equal(t, 3, s.BlockedOrders)
 	assert.Contains(t, r.stderr, "3 orders are blocked: ordersync blocked")
 
+	// How far the shop is behind: Kafka has no lag, and yet there is something that waits.
+	var status freshness.Status
+	d.ordersync("", "status", "-o", "json").decode(t, &status)
+	require.Len(t, status.Channels, 3)
+	online, store := status.Channels[0], status.Channels[1]
+	assert.Zero(t, *online.AgeSeconds)
+	assert.Nil(t, online.Oldest)
+	assert.Positive(t, *online.P99)
+	assert.Positive(t, *store.AgeSeconds)
+	assert.Zero(t, *store.Lag)
+	assert.EqualValues(t, 3, *store.Blocked)
+	assert.Equal(t, freshness.InOrder, store.Oldest.Where)
+	assert.EqualValues(t, 1, *status.DeadLetters)
+	assert.Equal(t, 1, status.TaskQueue.Pollers)
+	assert.Empty(t, status.Problems)
+	r = d.ordersync("", "status")
+	require.NoError(t, r.err)
+	assert.Regexp(t, `(?m)^online +0s +0 +0 +0 +\d+\.\d +\d+ ms +\d+ ms$`, r.stdout)
+	assert.Regexp(t, `(?m)^store +\d+s +order [ABC], blocked +0 +0 +3 `, r.stdout)
+	assert.Regexp(t, `(?m)^workers +1 on task queue ordersync; no task waits$`, r.stdout)
+	assert.Regexp(t, `(?m)^dead letters +1 in order-events.dead-letter`, r.stdout)
+	assert.Regexp(t, `what the oldest of store waits for: ordersync order [ABC] --data-dir `, r.stdout)
+	watching, stopWatching := context.WithCancel(t.Context())
+	var watched, errs syncBuffer
+	watchEnded := make(chan error, 1)
+	go func() {
+		watchEnded <- run(watching, []string{"ordersync", "status", "--watch", "--data-dir", dir}, strings.NewReader(""), &watched, &errs, nil)
+	}()
+	devtest.Eventually(t, 30*time.Second, func() error {
+		if text := watched.String(); strings.Count(text, " store oldest ") < 2 || !strings.Contains(text, " blocked 3 events/s ") {
+			return errors.New(text + errs.String())
+		}
+		return nil
+	}, "who watches sees it twice")
+	stopWatching()
+	require.NoError(t, <-watchEnded)
+	assert.NotContains(t, watched.String(), "\x1b", "a log is no terminal")
+
 	var stuck operator.Survey
 	d.ordersync("", "blocked", "-o", "json").decode(t, &stuck)
 	require.Len(t, stuck.Orders, 3)
@@ -215,6 +254,10 @@ func TestCommandsOnAStack(t *testing.T) {
 	require.NoError(t, r.err)
 	assert.Contains(t, r.stdout, "what waits is not known: no worker answers")
 	assert.Contains(t, r.stdout, "sync: blocked")
+	r = d.ordersync("", "status")
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "no worker polls the task queue: is one running?")
+	assert.Contains(t, r.stdout, "order C, blocked")
 	stuck = operator.Survey{}
 	d.ordersync("", "blocked", "-o", "json").decode(t, &stuck)
 	require.Len(t, stuck.Orders, 1)

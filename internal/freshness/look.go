@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -162,8 +163,10 @@ func (p *Probe) oldest(channel order.Channel, f findings, now time.Time) *Oldest
 	return oldest
 }
 
-// age is in seconds.
-func (o *Oldest) age(now time.Time) float64 { return max(0, now.Sub(o.At).Seconds()) }
+// age is in seconds, to the millisecond.
+func (o *Oldest) age(now time.Time) float64 {
+	return max(0, now.Sub(o.At).Round(time.Millisecond).Seconds())
+}
 
 // pace fills in the rates of the channel's own topics.
 func (p *Probe) pace(c *Channel, paces map[string]target.Pace) {
@@ -178,6 +181,7 @@ func (p *Probe) pace(c *Channel, paces map[string]target.Pace) {
 			most = pace
 		}
 	}
+	rate = math.Round(100*rate) / 100
 	c.EventsPerSecond = &rate
 	if most.Events > 0 {
 		p50, p99 := most.P50.Milliseconds(), most.P99.Milliseconds()

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/freshness"
+	"ordersync/internal/order"
+)
+
+func TestStatusSaysWhatToDo(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	one, seconds := int64(1), 5400.0
+	channel := func(o *freshness.Oldest) freshness.Channel {
+		return freshness.Channel{Channel: order.Online, AgeSeconds: &seconds, Oldest: o, Lag: new(int64), Retrying: new(int64), Blocked: &one}
+	}
+	for name, tc := range map[string]struct {
+		status freshness.Status
+		want   []string
+	}{
+		"a stuck order with an odd id": {
+			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InOrder, SyncID: "it's 1", Stuck: "blocked"})}},
+			[]string{"online   1h30m0s  order it's 1, blocked", `ordersync order 'it'\''s 1'`, "all that are stuck: ordersync blocked"},
+		},
+		"in Kafka": {
+			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InKafka, Record: "online/3/42"})}},
+			[]string{"Kafka, online/3/42"},
+		},
+		"nobody works": {
+			freshness.Status{TaskQueue: &freshness.TaskQueue{Name: "q", Tasks: 7, OldestSeconds: 61}},
+			[]string{"0 on task queue q; about 7 tasks wait, the first for 1m1s", "is one running?"},
+		},
+		"a paused poll": {
+			freshness.Status{Poll: &freshness.Poll{ReadUntil: at.Add(-time.Hour), Late: true, Paused: true}},
+			[]string{"the ERP was read to its end 1h0m0s ago, at 2026-01-02T02:04:05Z, which is late; the schedule is paused", "ordersync schedule resume"},
+		},
+		"an ERP that is away": {
+			freshness.Status{Poll: &freshness.Poll{Attempt: 7, Error: "connection refused"}},
+			[]string{"has not come through yet; attempt 7 is under way: connection refused", "ordersync schedule list"},
+		},
+		"a backfill":           {freshness.Status{Backfills: []freshness.Backfill{{Channel: order.Store, Lag: 12}}}, []string{"store: 12 records to be read"}},
+		"nothing can be asked": {freshness.Status{Channels: []freshness.Channel{{Channel: order.Store}}, Problems: []string{"Kafka\nis away"}}, []string{"store    ?                 ?    ?         ?        ?", "not known: Kafka is away"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.status.At = at
+			var out strings.Builder
+			require.NoError(t, (&app{dataDir: defaultDir}).printStatus(&out, tc.status, "dead"))
+			for _, want := range tc.want {
+				assert.Contains(t, out.String(), want)
+			}
+		})
+	}
+}
