@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,21 +24,14 @@ type Reconciler interface {
 // Reconciliation is the step of the Reconcile workflow.
 type Reconciliation struct{ reconciler Reconciler }
 
-// NewReconciliation makes the activity that a worker registers; nil stands for a worker without an
-// ERP, whose attempts fail until another worker gets one.
+// NewReconciliation makes the activity that a worker registers which knows the ERP.
 func NewReconciliation(r Reconciler) *Reconciliation { return &Reconciliation{r} }
 
-// Types of the errors of a comparison; all are retried.
-const (
-	NoERP            = "NoERP"
-	ReconcileFailure = "ReconcileFailed"
-)
+// ReconcileFailed is the type of the error of a comparison that is to go on.
+const ReconcileFailed = "ReconcileFailed"
 
 // CompareOrders walks both ends. It goes on where the attempt before it got to: its heartbeats tell.
 func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (order.Reconciliation, error) {
-	if a.reconciler == nil {
-		return order.Reconciliation{}, temporal.NewApplicationError("this worker knows no ERP: set ERP_SOURCE and its siblings for the workers", NoERP)
-	}
 	if activity.HasHeartbeatDetails(ctx) {
 		var reached order.Walk
 		if err := activity.GetHeartbeatDetails(ctx, &reached); err != nil {
@@ -62,11 +54,7 @@ func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (or
 	if errors.As(err, &wait) {
 		options.NextRetryDelay = wait.RetryAfter()
 	}
-	text := err.Error()
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
-	}
-	return found, temporal.NewApplicationErrorWithOptions(text, ReconcileFailure, options)
+	return found, temporal.NewApplicationErrorWithOptions(clip(err.Error()), ReconcileFailed, options)
 }
 
 // pulse sends a heartbeat now and again, with where the walk has got to: also while a page takes

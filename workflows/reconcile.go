@@ -55,9 +55,11 @@ func Reconcile(ctx workflow.Context, in ReconcileInput) (ReconcileReport, error)
 	walk := order.Walk{PageSize: in.PageSize, Found: ReconcileReport{
 		RunID: workflow.GetInfo(ctx).WorkflowExecution.RunID, By: in.By, Repair: in.Repair, StartedAt: workflow.Now(ctx).UTC(),
 	}}
+	options := walkOptions
+	options.TaskQueue = ERPTaskQueue(workflow.GetInfo(ctx).TaskQueueName)
 	var a *activities.Reconciliation
 	var report ReconcileReport
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, walkOptions), a.CompareOrders, walk).Get(ctx, &report)
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.CompareOrders, walk).Get(ctx, &report)
 	if err != nil {
 		return ReconcileReport{}, err
 	}
@@ -71,7 +73,10 @@ func describeReconcile(ctx workflow.Context, in ReconcileInput) {
 	if in.Repair {
 		text += ", and **repairs** what is missing, stale or different"
 	}
-	workflow.SetCurrentDetails(ctx, fmt.Sprintf("%s; asked for by %s\n\nhow far it is: %s\n\n\u00a0", text, escape(in.By), code("ordersync reconcile")))
+	workflow.SetCurrentDetails(ctx, fmt.Sprintf("%s; asked for by %s. If its activity is\n\n"+
+		"- *retrying*: its last failure says what does not answer, and it goes on by itself;\n"+
+		"- *not taken at all*: no worker has `ERP_SOURCE` set.\n\nHow far it is: %s\n\n\u00a0",
+		text, escape(in.By), code("ordersync reconcile")))
 }
 
 // describeReport shows what came of it.

@@ -125,15 +125,6 @@ func TestCompareOrdersGoesOn(t *testing.T) {
 	require.Equal(t, further, beats[len(beats)-1])
 }
 
-func TestAWorkerWithoutAnERP(t *testing.T) {
-	var suite testsuite.WorkflowTestSuite
-	env := suite.NewTestActivityEnvironment()
-	a := activities.NewReconciliation(nil)
-	env.RegisterActivity(a)
-	_, err := env.ExecuteActivity(a.CompareOrders, order.Walk{})
-	require.ErrorContains(t, err, "ERP_SOURCE")
-}
-
 // Somebody cancels the run: the walk ends, and so does the run.
 func TestReconcileCancelled(t *testing.T) {
 	w := &walker{attempt: func(ctx context.Context, _ int, _ order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {

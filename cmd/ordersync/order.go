@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +70,8 @@ type orderView struct {
 type entryView struct {
 	target.Entry
 	LatencyMS int64 `json:"latency_ms"`
+	// Repair tells that a reconcile published it.
+	Repair bool `json:"repair,omitempty"`
 }
 
 // The values of orderView.Sync beside those of workflows.State.
@@ -143,11 +146,14 @@ func lookUp(ctx context.Context, shop *target.Target, temporal client.Client, id
 	if err != nil {
 		return v, err
 	}
-	for _, e := range entries {
-		v.Timeline = append(v.Timeline, entryView{e, e.Latency().Milliseconds()})
-	}
 	if v.Operator, err = shop.Actions(ctx, id); err != nil {
 		return v, err
+	}
+	for _, e := range entries {
+		repair := slices.ContainsFunc(v.Operator, func(a order.Action) bool {
+			return a.Name == order.RepairAction && a.EventID != nil && *a.EventID == e.EventID
+		})
+		v.Timeline = append(v.Timeline, entryView{e, e.Latency().Milliseconds(), repair})
 	}
 	return v, nil
 }
@@ -235,7 +241,11 @@ func printTimeline(out io.Writer, entries []entryView) error {
 	t := newTable(out)
 	t.row("ERP TIME", "EVENT", "KAFKA", "OUTCOME", "APPLIED AT", "LATENCY")
 	for _, e := range entries {
-		t.row(stamp(e.OccurredAt), eventName(e.Kind, e.Version),
+		name := eventName(e.Kind, e.Version)
+		if e.Repair {
+			name += " (repair)"
+		}
+		t.row(stamp(e.OccurredAt), name,
 			fmt.Sprintf("%s/%d/%d", e.SourceTopic, e.SourcePartition, e.SourceOffset),
 			e.Outcome, exact(e.AppliedAt), latency(e.Latency()))
 	}

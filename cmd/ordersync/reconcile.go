@@ -145,7 +145,7 @@ func reconcileProgress(p reconcile.Progress) string {
 	done := fmt.Sprintf("%d of the ERP's, %d of the shop's, %d drifted", f.ERPOrders, f.TargetOrders, f.Drifted())
 	switch {
 	case p.Attempt == 0 && p.LastFailure == "":
-		return "waiting for a worker"
+		return "waiting for a worker that has ERP_SOURCE"
 	case p.LastFailure != "":
 		return fmt.Sprintf("%s; attempt %d, as %s", done, p.Attempt, shortened(p.LastFailure, 100))
 	default:

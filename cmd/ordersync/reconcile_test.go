@@ -82,11 +82,14 @@ func TestReconcileCommand(t *testing.T) {
 	require.NoError(t, err)
 	defer temporal.Close()
 	both := &findings{wait: make(chan struct{})}
-	w := worker.New(temporal, environ["TEMPORAL_TASK_QUEUE"], worker.Options{MaxHeartbeatThrottleInterval: time.Second})
-	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
-	w.RegisterActivity(activities.NewReconciliation(both))
-	require.NoError(t, w.Start())
-	defer w.Stop()
+	queue := environ["TEMPORAL_TASK_QUEUE"]
+	decides, acts := worker.New(temporal, queue, worker.Options{}), worker.New(temporal, workflows.ERPTaskQueue(queue), worker.Options{})
+	decides.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
+	acts.RegisterActivity(activities.NewReconciliation(both))
+	for _, w := range []worker.Worker{decides, acts} {
+		require.NoError(t, w.Start())
+		defer w.Stop()
+	}
 	set := func(f order.Reconciliation, wait chan struct{}) {
 		both.mu.Lock()
 		defer both.mu.Unlock()
