@@ -41,6 +41,7 @@ build:
 ## test            set up, then every test, against real servers that it starts and stops
 .PHONY: test
 test: setup vet
+	@go run ./internal/devstack/setup postgres
 	go test -C deployments $(TESTFLAGS) ./...
 	go test $(SERIALLY) -timeout 20m $(TESTFLAGS) ./...
 
@@ -48,6 +49,7 @@ test: setup vet
 .PHONY: race
 race: setup
 	@go run ./internal/devstack/setup race
+	@go run ./internal/devstack/setup postgres
 	CGO_ENABLED=1 go vet -race ./...
 	CGO_ENABLED=1 go test -race -short $(SERIALLY) -timeout 30m $(TESTFLAGS) $$(go list ./... | grep -v -e /e2e -e /bench)
 
@@ -73,6 +75,11 @@ bench: setup
 .PHONY: bench-refusing
 bench-refusing: setup
 	go run ./bench -only ordersync,refusing -orders 10000
+
+## bench-reconcile memory, orders/s and findings of a comparison of 1,000,000 orders a side
+.PHONY: bench-reconcile
+bench-reconcile: setup
+	go run ./bench/reconcile
 
 ## vet             go vet
 .PHONY: vet

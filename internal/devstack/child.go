@@ -1,6 +1,7 @@
 package devstack
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,8 +31,9 @@ type child struct {
 	log     string
 	logFrom int64 // where this run begins in log
 	pidFile string
-	told    atomic.Bool   // it was asked to end
-	done    chan struct{} // closed when it has ended
+	end     syscall.Signal // asks it to end; 0 is SIGTERM
+	told    atomic.Bool    // it was asked to end
+	done    chan struct{}  // closed when it has ended
 }
 
 // startChild runs cmd. dir appears on its command line: by that a later start knows it for its own.
@@ -50,7 +52,11 @@ func startChild(dir, name string, cmd *exec.Cmd) (*child, error) {
 	}
 	c.log = log.Name()
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = childAttributes()
+	attributes := childAttributes()
+	if given := cmd.SysProcAttr; given != nil {
+		attributes.Credential = given.Credential
+	}
+	cmd.SysProcAttr = attributes
 
 	started := make(chan error)
 	go c.run(started)
@@ -135,7 +141,7 @@ func (c *child) stop(ctx context.Context) {
 	c.told.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which done tells as well
+	_ = c.cmd.Process.Signal(cmp.Or(c.end, syscall.SIGTERM)) // fails if it has ended, which done tells as well
 	select {
 	case <-c.done:
 	case <-ctx.Done():

@@ -42,10 +42,9 @@ func (e Event) Message() ([]byte, error) {
 // SyncIDOf is the order that a record's value names, also where the value is no event; empty where
 // it names none. By it the dead letters of an order are found.
 func SyncIDOf(value []byte) string {
-	var fields map[string]json.RawMessage
+	var fields Fields
 	if json.Unmarshal(value, &fields) != nil {
 		return ""
 	}
-	id, _ := syncID(fields["sync_id"])
-	return id
+	return fields.SyncID()
 }

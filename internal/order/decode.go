@@ -69,44 +69,70 @@ type Record struct {
 // Field names are matched exactly (encoding/json alone would let "Data" overwrite "data"),
 // unknown fields are ignored, and an optional field that is null counts as absent.
 func Decode(rec Record, channel Channel) (Event, error) {
-	switch {
-	case rec.Value == nil:
-		return Event{}, reject(NullValue, "the record has no value (a tombstone); an event is a JSON object")
-	case len(rec.Value) > MaxValue:
-		return Event{}, reject(ValueTooLarge, "the value has %d bytes, the limit is %d", len(rec.Value), MaxValue)
-	case !utf8.Valid(rec.Value):
-		return Event{}, reject(InvalidUTF8, "the value is not valid UTF-8")
+	fields, err := ParseFields(rec.Value)
+	if err != nil {
+		return Event{}, err
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(rec.Value, &fields); err != nil {
-		return Event{}, reject(MalformedJSON, "the value is no JSON object: %v", err)
+	return fields.Event(rec, channel)
+}
+
+// Fields are what a value has at its top level, each as the JSON it came as.
+type Fields map[string]json.RawMessage
+
+// ParseFields takes a record's value apart. Every error is a *Rejection.
+func ParseFields(value []byte) (Fields, error) {
+	switch {
+	case value == nil:
+		return nil, reject(NullValue, "the record has no value (a tombstone); an event is a JSON object")
+	case len(value) > MaxValue:
+		return nil, reject(ValueTooLarge, "the value has %d bytes, the limit is %d", len(value), MaxValue)
+	case !utf8.Valid(value):
+		return nil, reject(InvalidUTF8, "the value is not valid UTF-8")
+	}
+	var fields Fields
+	if err := json.Unmarshal(value, &fields); err != nil {
+		return nil, reject(MalformedJSON, "the value is no JSON object: %v", err)
 	}
 	if fields == nil {
-		return Event{}, reject(MalformedJSON, "the value is null, an event is a JSON object")
+		return nil, reject(MalformedJSON, "the value is null, an event is a JSON object")
 	}
+	return fields, nil
+}
 
+// Absent tells whether there is no such field, or it is null.
+func (f Fields) Absent(name string) bool { return absent(f[name]) }
+
+// SyncID is the order that the fields name, also where they make no event; empty where they name none.
+func (f Fields) SyncID() string {
+	id, _ := syncID(f["sync_id"])
+	return id
+}
+
+// Event is the event that the fields make. Of rec it takes the place, not the value. Every error is
+// a *Rejection.
+func (f Fields) Event(rec Record, channel Channel) (Event, error) {
 	received := clampTime(rec.Timestamp)
 	e := Event{
 		Channel: channel,
 		Source:  Source{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, ReceivedAt: received},
 	}
 	var err error
-	if e.SyncID, err = syncID(fields["sync_id"]); err != nil {
+	if e.SyncID, err = syncID(f["sync_id"]); err != nil {
 		return Event{}, err
 	}
-	if e.Kind, err = kind(fields["event"]); err != nil {
+	if e.Kind, err = kind(f["event"]); err != nil {
 		return Event{}, err
 	}
-	if e.Data, err = ParseData(fields["data"]); err != nil {
+	if e.Data, err = ParseData(f["data"]); err != nil {
 		return Event{}, err
 	}
-	if e.Version, err = version(fields["version"]); err != nil {
+	if e.Version, err = version(f["version"]); err != nil {
 		return Event{}, err
 	}
-	if e.OccurredAt, err = occurredAt(fields["occurred_at"], received); err != nil {
+	if e.OccurredAt, err = occurredAt(f["occurred_at"], received); err != nil {
 		return Event{}, err
 	}
-	if e.ID, err = eventID(fields["event_id"], e); err != nil {
+	if e.ID, err = eventID(f["event_id"], e); err != nil {
 		return Event{}, err
 	}
 	return e, nil
@@ -277,6 +303,15 @@ func derivedID(e Event) uuid.UUID {
 	}
 	return derive("record", e.Source.Topic, strconv.Itoa(e.Source.Partition),
 		strconv.FormatInt(e.Source.Offset, 10), strconv.FormatInt(e.Source.ReceivedAt.UnixMilli(), 10))
+}
+
+// RowID identifies an event that was polled and has neither event_id nor version, so that it is the
+// same event whenever it is polled again: by its place in the ERP, which is empty where the ERP tells
+// none, and by its value without an id.
+func RowID(place string, value []byte) uuid.UUID {
+	name := append(make([]byte, 0, len(place)+len(value)+8), "row\x00"...)
+	name = append(append(name, place...), 0)
+	return uuid.NewSHA1(namespace, append(name, value...))
 }
 
 // derive joins its parts by NUL, which none of them can contain except an event_id, the last

@@ -66,6 +66,7 @@ func (s *shared[T]) stop() {
 
 var (
 	mysql    shared[*devstack.MySQL]
+	postgres shared[*devstack.Postgres]
 	temporal shared[*devstack.Temporal]
 	apache   shared[*devstack.RealKafka]
 
@@ -80,6 +81,7 @@ func Main(m *testing.M) {
 	code := m.Run()
 	temporal.stop()
 	mysql.stop()
+	postgres.stop()
 	apache.stop()
 	if path, err := dir(); err == nil {
 		_ = os.RemoveAll(path)
@@ -122,6 +124,28 @@ func MySQL(t testing.TB) (dsn string) {
 		}
 	})
 	return dsn
+}
+
+// Postgres is the URL of a fresh database in PostgreSQL, dropped when the test ends.
+func Postgres(t testing.TB) (url string) {
+	t.Helper()
+	server, err := postgres.get(func(ctx context.Context) (*devstack.Postgres, error) {
+		path, err := dir()
+		if err != nil {
+			return nil, err
+		}
+		return devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: path, Logger: errorLog()})
+	})
+	require(t, err)
+	database := Name(t, "test")
+	url, err = server.CreateDatabase(t.Context(), database)
+	require(t, err)
+	t.Cleanup(func() {
+		if err := server.DropDatabase(context.Background(), database); err != nil {
+			t.Errorf("drop the test's database: %v", err)
+		}
+	})
+	return url
 }
 
 // MySQLPrivate is a server of the test's own, to be stopped and killed. A restart on the same

@@ -6,6 +6,7 @@
 //	setup race     a C compiler, which the race detector needs
 //	setup kafka    the jars of Apache Kafka, with Maven
 //	setup chromium a browser, for the test that looks at the Web UI
+//	setup postgres a PostgreSQL server, for the tests that poll one
 package main
 
 import (
@@ -50,8 +51,10 @@ func run(args []string, out io.Writer) error {
 		return devstack.FetchRealKafka(ctx, out)
 	case "chromium":
 		return chromium(ctx, out)
+	case "postgres":
+		return postgres(ctx, out)
 	default:
-		return fmt.Errorf("unknown arguments %q; known are none, race, kafka and chromium", args)
+		return fmt.Errorf("unknown arguments %q; known are none, race, kafka, chromium and postgres", args)
 	}
 }
 
@@ -131,6 +134,32 @@ func chromium(ctx context.Context, out io.Writer) error {
 	})
 }
 
+// postgres is for tests alone: without it they are skipped, by name, except in CI.
+func postgres(ctx context.Context, out io.Writer) error {
+	_, err := devstack.FindPostgres()
+	if !errors.Is(err, devstack.ErrMissing) {
+		return err
+	}
+	fmt.Fprintln(out, "setup: there is no postgres, which an ERP is polled through in tests; installing PostgreSQL")
+	if err := install(ctx, out, map[string][]string{
+		"apt-get": {"postgresql"},
+		"dnf":     {"postgresql-server"},
+		"apk":     {"postgresql"},
+		"brew":    {"postgresql"},
+	}); err != nil {
+		if errors.Is(err, errNoManager) && os.Getenv("CI") != "true" {
+			fmt.Fprintln(out, "setup: PostgreSQL cannot be installed here, so the tests that poll one will be skipped:", err)
+			return nil
+		}
+		return err
+	}
+	_, err = devstack.FindPostgres()
+	return err
+}
+
+// errNoManager is the error of a machine that nothing can be installed on.
+var errNoManager = errors.New("none of apt-get, dnf, apk and brew is here; install it by hand (for the database: mariadbd and mariadb-install-db, or mysqld; for PostgreSQL: postgres and initdb)")
+
 // managers are the package managers in the order they are looked for, with their commands.
 var managers = []struct {
 	name     string
@@ -167,7 +196,7 @@ func install(ctx context.Context, out io.Writer, packages map[string][]string) e
 		}
 		return nil
 	}
-	return errors.New("none of apt-get, dnf, apk and brew is here; install it by hand (for the database: mariadbd and mariadb-install-db, or mysqld)")
+	return errNoManager
 }
 
 // temporal builds the Temporal CLI at the version of tools/go.mod.

@@ -1,0 +1,259 @@
+package erp
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"ordersync/internal/order"
+)
+
+// httpSource is a service that speaks the contract of docs/ERP.md.
+type httpSource struct {
+	base          *url.URL // without user and password
+	authorization string   // the header; empty for none
+	secrets       []string // what no error may quote
+	client        *http.Client
+	channel       order.Channel
+	timeout       time.Duration
+}
+
+// Limits of what an answer may ask of us.
+const (
+	maxRetryAfter = time.Hour
+	maxRedirects  = 5
+	maxQuoted     = 300 // bytes of an answer in an error
+)
+
+func openHTTP(o Options) (Source, error) {
+	base, err := url.Parse(o.URL)
+	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
+		return nil, errors.New("ERP_URL is no base URL: write https://host/path") // which may hold a password
+	}
+	s := &httpSource{channel: o.Channel, timeout: o.Timeout}
+	user, password := o.User, o.Password
+	if given := base.User; given != nil && user == "" {
+		user = given.Username()
+		password, _ = given.Password()
+	}
+	base.User, base.Fragment = nil, ""
+	s.base = base
+	switch {
+	case o.Token != "" && user != "":
+		return nil, errors.New("ERP_TOKEN and ERP_USERNAME are both given; one of them authorizes")
+	case strings.ContainsFunc(o.Token, unicode.IsControl):
+		return nil, errors.New("ERP_TOKEN has a control character, such as the end of a line")
+	case o.Token != "":
+		s.authorization, s.secrets = "Bearer "+o.Token, []string{o.Token}
+	case user != "":
+		basic := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+		s.authorization, s.secrets = "Basic "+basic, []string{basic, password}
+	}
+	for _, values := range base.Query() { // some services are given a key there
+		s.secrets = append(s.secrets, values...)
+	}
+	s.client = &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSHandshakeTimeout:   dialTimeout,
+			ResponseHeaderTimeout: o.Timeout,
+			MaxConnsPerHost:       maxConns,
+			MaxIdleConnsPerHost:   maxConns,
+			IdleConnTimeout:       time.Minute,
+			ForceAttemptHTTP2:     true,
+		},
+		CheckRedirect: sameHost,
+	}
+	return s, nil
+}
+
+// sameHost follows a redirect only where the credentials may go.
+func sameHost(r *http.Request, via []*http.Request) error {
+	from := via[0].URL
+	if r.URL.Scheme != from.Scheme || r.URL.Host != from.Host {
+		return fmt.Errorf("it redirects to %s://%s, where the credentials are not sent; set ERP_URL to where the ERP is", r.URL.Scheme, r.URL.Host)
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("it redirects more than %d times", maxRedirects)
+	}
+	return nil
+}
+
+// Close closes the connections.
+func (s *httpSource) Close() error {
+	s.client.CloseIdleConnections()
+	return nil
+}
+
+// answer is what a request brought.
+type answer struct {
+	body []byte
+	// at is the ERP's own clock where it tells it, ours otherwise, whichever is earlier.
+	at time.Time
+}
+
+// get asks for a path below the base URL.
+func (s *httpSource) get(ctx context.Context, path string, parameters url.Values) (answer, error) {
+	asked := time.Now()
+	target := s.base.JoinPath(path)
+	query := s.base.Query()
+	for name, values := range parameters {
+		query[name] = values
+	}
+	target.RawQuery = query.Encode()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return answer{}, errors.New("ERP_URL makes no request")
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "ordersync")
+	if s.authorization != "" {
+		request.Header.Set("Authorization", s.authorization)
+	}
+	where := "GET " + s.base.JoinPath(path).Redacted()
+	if s.base.RawQuery != "" {
+		where, _, _ = strings.Cut(where, "?")
+	}
+	response, err := s.client.Do(request)
+	if err != nil {
+		var quoting *url.Error // quotes the whole URL
+		if errors.As(err, &quoting) {
+			err = quoting.Err
+		}
+		return answer{}, fmt.Errorf("%s: %w", where, err)
+	}
+	defer response.Body.Close()
+	at := asked
+	if told, err := http.ParseTime(response.Header.Get("Date")); err == nil && told.Before(at) {
+		at = told
+	}
+	if response.StatusCode != http.StatusOK {
+		return answer{}, s.refused(where, response, at)
+	}
+	// The transport has decompressed it, so a small answer that becomes a huge one ends here too.
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	switch {
+	case err != nil:
+		return answer{}, fmt.Errorf("%s: read the answer: %w", where, err)
+	case len(body) > maxAnswer:
+		return answer{}, fmt.Errorf("%s: the answer has more than %d MiB; lower ERP_PAGE_SIZE", where, maxAnswer>>20)
+	}
+	return answer{body: body, at: at}, nil
+}
+
+// refused is the error of any status but 200.
+func (s *httpSource) refused(where string, response *http.Response, now time.Time) error {
+	start, _ := io.ReadAll(io.LimitReader(response.Body, 4*maxQuoted)) // as much as there is
+	err := fmt.Errorf("%s: the ERP answers %s%s", where, response.Status, s.quote(start))
+	status := response.StatusCode
+	if status != http.StatusTooManyRequests && status < 500 {
+		return err
+	}
+	after, ok := retryAfter(response.Header.Get("Retry-After"), now)
+	if !ok {
+		return err
+	}
+	return &Unavailable{After: after, Err: err}
+}
+
+// retryAfter reads seconds or a date.
+func retryAfter(header string, now time.Time) (time.Duration, bool) {
+	if seconds, err := strconv.Atoi(strings.TrimSpace(header)); err == nil && seconds >= 0 {
+		return min(time.Duration(min(seconds, int(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter), true
+	}
+	date, err := http.ParseTime(header)
+	if err != nil {
+		return 0, false
+	}
+	return min(max(date.Sub(now), 0), maxRetryAfter), true
+}
+
+// quote is the beginning of what the ERP says, in one line and without our credentials, should it
+// say them.
+func (s *httpSource) quote(body []byte) string {
+	text := string(body)
+	for _, secret := range s.secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "***")
+		}
+	}
+	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "�"), func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r)
+	}), " ")
+	if text == "" {
+		return ""
+	}
+	if len(text) > maxQuoted {
+		text = strings.ToValidUTF8(text[:maxQuoted], "") + "…"
+	}
+	return ": " + text
+}
+
+// list is an answer of either path.
+type list struct {
+	items []json.RawMessage
+	next  string
+	more  bool
+}
+
+// parse takes an answer apart. name is what it lists.
+func (s *httpSource) parse(name string, body []byte) (list, error) {
+	fail := func(format string, args ...any) (list, error) {
+		return list{}, fmt.Errorf("GET %s/%s: %s; the answer begins%s", s.base.Host, name, fmt.Sprintf(format, args...), s.quote(body[:min(len(body), 4*maxQuoted)]))
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return fail("the answer is no JSON object: %v", err)
+	}
+	var l list
+	raw, ok := fields[name]
+	if !ok {
+		return fail("the answer has no field %q", name)
+	}
+	if err := json.Unmarshal(raw, &l.items); err != nil {
+		return fail("%q is no list: %v", name, err)
+	}
+	if more := fields["more"]; more != nil {
+		if err := json.Unmarshal(more, &l.more); err != nil {
+			return fail("%q is neither true nor false", "more")
+		}
+	}
+	switch next := bytes.TrimSpace(fields["next"]); {
+	case len(next) == 0 || string(next) == "null":
+	case next[0] == '"':
+		if err := json.Unmarshal(next, &l.next); err != nil {
+			return fail("%q: %v", "next", err)
+		}
+	case digits(string(next)):
+		l.next = string(next)
+	default:
+		return fail("%q is neither a string nor an integer", "next")
+	}
+	if len(l.next) > maxNext {
+		return fail("%q has %d bytes, the limit is %d", "next", len(l.next), maxNext)
+	}
+	return l, nil
+}
+
+// follow checks that a page leads on from a place.
+func (s *httpSource) follow(name string, l list, after string) error {
+	switch {
+	case l.more && (l.next == "" || l.next == after):
+		return fmt.Errorf("GET %s/%s: the answer says that there is more, but its next %q has not moved", s.base.Host, name, clip(l.next))
+	case len(l.items) > 0 && l.next == "":
+		return fmt.Errorf("GET %s/%s: the answer has no next", s.base.Host, name)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package erp
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"ordersync/internal/order"
+)
+
+// From is the place before the first change of t or later.
+func (s *httpSource) From(t time.Time) (Cursor, error) {
+	return httpCursor{Kind: httpKind, step: step{Since: t.UTC().Format(time.RFC3339Nano)}}.encode()
+}
+
+// Rewind goes back along the way that polls have come.
+func (s *httpSource) Rewind(_ context.Context, at Cursor, overlap time.Duration) (Cursor, error) {
+	cursor, err := parseHTTPCursor(at)
+	if err != nil || at == "" {
+		return at, err
+	}
+	return cursor.rewind(overlap).encode()
+}
+
+// Page asks for the events after a place.
+func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	cursor, err := parseHTTPCursor(r.After)
+	if err != nil {
+		return Page{}, err
+	}
+	parameters := url.Values{"limit": {strconv.Itoa(max(r.Limit, 1))}}
+	switch {
+	case cursor.Next != "":
+		parameters.Set("after", cursor.Next)
+	case cursor.Since != "":
+		parameters.Set("since", cursor.Since)
+	}
+	if !r.Until.IsZero() {
+		parameters.Set("until", r.Until.UTC().Format(time.RFC3339Nano))
+	}
+	answer, err := s.get(ctx, "events", parameters)
+	if err != nil {
+		return Page{}, err
+	}
+	l, err := s.parse("events", answer.body)
+	if err == nil {
+		err = s.follow("events", l, cursor.Next)
+	}
+	if err == nil && l.more && cursor.visited(l.next) {
+		err = fmt.Errorf("GET %s/events: the answer's next %q was given before: the ERP goes round in circles", s.base.Host, clip(l.next))
+	}
+	if err != nil {
+		return Page{}, err
+	}
+
+	page := Page{Rows: make([]Row, 0, len(l.items)), Next: r.After, More: l.more}
+	m := maker{channel: s.channel, now: time.Now()}
+	reached := answer.at.UnixMicro()
+	for _, item := range l.items {
+		page.Rows = append(page.Rows, m.item(item))
+	}
+	if n := len(page.Rows); n > 0 && !page.Rows[n-1].ChangedAt.IsZero() {
+		reached = min(reached, page.Rows[n-1].ChangedAt.UnixMicro())
+	}
+	if l.next == "" || l.next == cursor.Next && len(l.items) == 0 {
+		return page, nil
+	}
+	if cursor.Began == 0 {
+		cursor.Began = answer.at.UnixMicro()
+	}
+	page.Next, err = cursor.moved(l.next, reached).encode()
+	return page, err
+}
+
+// item makes a row of an event as it was listed.
+func (m maker) item(raw json.RawMessage) Row {
+	asItCame := func() []byte { return slices.Clone(raw) }
+	fields, err := order.ParseFields(raw)
+	if err != nil {
+		row := Row{Value: asItCame(), Rejected: rejection(err)}
+		if loose := parseLoosely(raw); loose != nil {
+			row.Event = order.Event{SyncID: loose.SyncID()}
+			if channel, err := m.channelOf(loose.text("channel")); err == nil {
+				row.Event.Channel = channel
+			}
+		}
+		return row
+	}
+	c := change{fields: fields, channel: looseFields(fields).text("channel"), raw: asItCame}
+	if !fields.Absent("channel") && c.channel == "" {
+		c.channel = string(fields["channel"]) // of another form: the error quotes it
+	}
+	if !fields.Absent("changed_at") {
+		if c.changedAt, err = time.Parse(time.RFC3339, looseFields(fields).text("changed_at")); err != nil {
+			// It says nothing about the event, which is published as if it had none.
+			c.changedAt = time.Time{}
+		}
+		c.changedAt = c.changedAt.UTC()
+	}
+	return m.row(c)
+}
+
+// looseFields are those of an event that may be none.
+type looseFields order.Fields
+
+// parseLoosely reads fields of what ParseFields rejects, an event that is too large, say.
+func parseLoosely(raw []byte) looseFields {
+	var fields looseFields
+	if json.Unmarshal(raw, &fields) != nil {
+		return nil
+	}
+	return fields
+}
+
+// SyncID is the order that the fields name; empty where they name none.
+func (f looseFields) SyncID() string { return order.Fields(f).SyncID() }
+
+func (f looseFields) text(name string) string {
+	var text string
+	if json.Unmarshal(f[name], &text) != nil {
+		return ""
+	}
+	return text
+}
+
+// httpOrdersCursor is a service's own cursor of its orders.
+type httpOrdersCursor struct {
+	Kind string `json:"kind"`
+	Next string `json:"next"`
+}
+
+// Orders lists the orders as the service sorts them.
+func (s *httpSource) Orders(ctx context.Context, after Cursor, limit int) (OrderPage, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	var cursor httpOrdersCursor
+	if after != "" {
+		if err := json.Unmarshal([]byte(after), &cursor); err != nil || cursor.Kind != httpKind {
+			return OrderPage{}, fmt.Errorf("the cursor %q is %w", clip(string(after)), ErrCursor)
+		}
+	}
+	parameters := url.Values{"limit": {strconv.Itoa(max(limit, 1))}}
+	if cursor.Next != "" {
+		parameters.Set("after", cursor.Next)
+	}
+	l, err := s.orders(ctx, parameters)
+	if err == nil {
+		err = s.follow("orders", l, cursor.Next)
+	}
+	if err != nil {
+		return OrderPage{}, err
+	}
+	page := OrderPage{Orders: make([]Order, 0, len(l.items)), Next: after, More: l.more}
+	m := maker{channel: s.channel}
+	for _, item := range l.items {
+		page.Orders = append(page.Orders, m.listed(item))
+	}
+	if l.next != "" {
+		next, err := json.Marshal(httpOrdersCursor{Kind: httpKind, Next: l.next})
+		if err != nil {
+			return OrderPage{}, err
+		}
+		page.Next = Cursor(next)
+	}
+	return page, nil
+}
+
+func (s *httpSource) orders(ctx context.Context, parameters url.Values) (list, error) {
+	answer, err := s.get(ctx, "orders", parameters)
+	if err != nil {
+		return list{}, err
+	}
+	return s.parse("orders", answer.body)
+}
+
+func (m maker) listed(raw json.RawMessage) Order {
+	var o Order
+	fields, err := order.ParseFields(raw)
+	if err != nil {
+		o.SyncID, o.Rejected = parseLoosely(raw).SyncID(), rejection(err)
+		return o
+	}
+	if at, err := time.Parse(time.RFC3339, looseFields(fields).text("changed_at")); err == nil {
+		o.ChangedAt = at.UTC()
+	}
+	m.order(&o, fields, looseFields(fields).text("channel"))
+	return o
+}
+
+// knownIDs is the number of ids in a request, whose URL some servers limit to 8 KiB.
+const knownIDs = 64
+
+// Known tells which of the orders the service has.
+func (s *httpSource) Known(ctx context.Context, syncIDs []string) (map[string]bool, error) {
+	known := make(map[string]bool, len(syncIDs))
+	for chunk := range slices.Chunk(syncIDs, knownIDs) {
+		ctx, cancel := context.WithTimeout(ctx, s.timeout)
+		l, err := s.orders(ctx, url.Values{"id": chunk})
+		cancel()
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range l.items {
+			if id := parseLoosely(item).SyncID(); id != "" {
+				known[id] = true
+			}
+		}
+	}
+	return known, nil
+}

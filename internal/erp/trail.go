@@ -1,0 +1,113 @@
+package erp
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// maxNext is the most bytes of a service's own cursor.
+const maxNext = 1024
+
+// httpCursor is a place in a service's changes. Times are microseconds since 1970, UTC.
+type httpCursor struct {
+	Kind string `json:"kind"`
+	step
+	// Trail are the steps that led here, the oldest first.
+	Trail []step `json:"trail,omitempty"`
+	// Began is the ERP's clock when the poll that came here began; 0 before its first page.
+	Began int64 `json:"began,omitempty"`
+}
+
+const httpKind = "http"
+
+// step is a place that was reached.
+type step struct {
+	// Next is the service's own cursor; without one the place is the beginning, or Since.
+	Next  string `json:"next,omitempty"`
+	Since string `json:"since,omitempty"`
+	// At is a time, not before which everything behind the place was changed, or at least first seen.
+	At int64 `json:"at,omitempty"`
+}
+
+func parseHTTPCursor(c Cursor) (httpCursor, error) {
+	cursor := httpCursor{Kind: httpKind}
+	if c == "" {
+		return cursor, nil
+	}
+	if err := json.Unmarshal([]byte(c), &cursor); err != nil || cursor.Kind != httpKind {
+		return httpCursor{}, fmt.Errorf("the cursor %q is %w", clip(string(c)), ErrCursor)
+	}
+	return cursor, nil
+}
+
+func (c httpCursor) encode() (Cursor, error) {
+	text, err := json.Marshal(c)
+	return Cursor(text), err
+}
+
+// moved is the cursor at next, reached at a time.
+func (c httpCursor) moved(next string, at int64) httpCursor {
+	if next == c.Next && c.Since == "" {
+		return c
+	}
+	trail := append(append([]step{}, c.Trail...), c.step)
+	c.step = step{Next: next, At: max(at, c.At)} // a page whose changes are older does not make the way younger
+	c.Trail = thin(trail, c.At)
+	return c
+}
+
+// visited tells whether a place lies on the way here.
+func (c httpCursor) visited(next string) bool {
+	for _, s := range c.Trail {
+		if s.Next == next && next != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// rewind goes back along the trail, to the last step that everything had been committed before when
+// the poll began, given that nothing takes longer than overlap. Where no step is old enough that is
+// the first.
+func (c httpCursor) rewind(overlap time.Duration) httpCursor {
+	begun := httpCursor{Kind: httpKind, step: c.step, Trail: c.Trail}
+	if overlap == 0 || c.Began == 0 {
+		return begun
+	}
+	for begun.At > c.Began-overlap.Microseconds() && len(begun.Trail) > 0 {
+		last := len(begun.Trail) - 1
+		begun.step, begun.Trail = begun.Trail[last], begun.Trail[:last]
+	}
+	return begun
+}
+
+// Of the trail as many steps are kept as an overlap of a day, the longest, can ask for, and the further
+// back the fewer: a poll that goes back by an hour may as well go back by an hour and a half.
+const (
+	longestOverlap = 24 * time.Hour
+	finest         = int64(time.Second / time.Microsecond)
+	coarseness     = 3 // steps of an age are this part of the age apart
+)
+
+// thin drops steps that are close to others. now is the time of the place that the trail leads to.
+func thin(trail []step, now int64) []step {
+	kept := make([]step, 0, len(trail))
+	for i := len(trail) - 1; i >= 0; i-- {
+		s := trail[i]
+		if n := len(kept); n > 1 {
+			// The younger neighbour goes if the distance between those on both sides of it is small.
+			if wide := kept[n-2].At - s.At; wide < max(finest, (now-s.At)/coarseness) {
+				kept = kept[:n-1]
+			}
+		}
+		kept = append(kept, s)
+		if now-s.At > longestOverlap.Microseconds() {
+			break // older ones are not asked for
+		}
+	}
+	for i, j := 0, len(kept)-1; i < j; i, j = i+1, j-1 {
+		kept[i], kept[j] = kept[j], kept[i]
+	}
+	return kept
+}
