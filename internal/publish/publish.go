@@ -149,6 +149,7 @@ func (p *Producer) write(ctx context.Context, writer *kafka.Writer, messages []k
 		case stopped(failures[:i]):
 			failures[i] = ErrNotSent
 		default:
+			failures[i] = nil
 			spread(p.singles.WriteMessages(ctx, messages[i]), failures[i:i+1])
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -228,4 +229,101 @@ func TestCloseDoesNotWaitForEver(t *testing.T) {
 	began := time.Now()
 	require.ErrorContains(t, p.Close(), "has not acknowledged")
 	require.Less(t, time.Since(began), 2*closeTimeout)
+}
+
+// refuse makes the brokers refuse a produce request for good if the function says so.
+func refuse(server *devstack.Kafka, which func(topic string, partition int32) bool) {
+	server.Cluster().ControlKey(int16(kmsg.Produce), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		server.Cluster().KeepControl()
+		request := r.(*kmsg.ProduceRequest)
+		response := request.ResponseKind().(*kmsg.ProduceResponse)
+		refused := false
+		for _, t := range request.Topics {
+			topic := kmsg.NewProduceResponseTopic()
+			topic.Topic = t.Topic
+			for _, p := range t.Partitions {
+				refused = refused || which(t.Topic, p.Partition)
+				partition := kmsg.NewProduceResponseTopicPartition()
+				partition.Partition, partition.ErrorCode = p.Partition, int16(kafka.TopicAuthorizationFailed)
+				topic.Partitions = append(topic.Partitions, partition)
+			}
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, refused
+	})
+}
+
+// A page is published again as a whole if some of it fails. Then nothing may already be there that
+// came after what failed.
+func TestNothingOvertakesAMessageThatFailed(t *testing.T) {
+	p, server := setup(t)
+	create(t, server, "online", 2, 1<<20)
+	var all []kafka.Message
+	for n := range 2500 {
+		all = append(all, kafka.Message{Topic: "online", Key: fmt.Append(nil, n%7), Value: fmt.Append(nil, n)})
+	}
+	requests := 0
+	refuse(server, func(_ string, partition int32) bool {
+		if partition != 1 {
+			return false
+		}
+		requests++
+		return requests == 2 // in the midst of the page
+	})
+	var failures Errors
+	require.ErrorAs(t, p.Publish(t.Context(), all...), &failures)
+	first := slices.IndexFunc(failures, func(err error) bool { return err != nil })
+	require.ErrorIs(t, failures[first], kafka.TopicAuthorizationFailed)
+	require.ErrorIs(t, failures[len(all)-1], ErrNotSent)
+	failedKeys := map[string]bool{}
+	acknowledged := 0
+	for i, failure := range failures {
+		key := string(all[i].Key)
+		if failure == nil {
+			acknowledged++
+			require.False(t, failedKeys[key], "message %d overtook one of its key", i)
+		}
+		failedKeys[key] = failedKeys[key] || failure != nil
+	}
+	require.Positive(t, acknowledged)
+
+	require.NoError(t, p.Publish(t.Context(), all...))
+	next := map[string]int{} // by key, of those that come for the first time
+	for _, r := range read(t, server, "online", acknowledged+len(all)) {
+		n, err := strconv.Atoi(string(r.Value))
+		require.NoError(t, err)
+		key := string(r.Key)
+		expected, ok := next[key]
+		if !ok {
+			expected = n % 7
+		}
+		require.LessOrEqual(t, n, expected, "message %d came before %d", n, expected)
+		if n == expected {
+			next[key] = n + 7
+		}
+	}
+}
+
+// A topic's limit may be below what is put into a batch. Only what is too large by itself is refused.
+func TestABatchThatIsTooLargeGoesOneByOne(t *testing.T) {
+	p, server := setup(t)
+	create(t, server, "small", 1, 10<<10)
+	var all []kafka.Message
+	for n := range 20 {
+		all = append(all, kafka.Message{Topic: "small", Key: []byte("k"), Value: incompressible(1 << 10)})
+		all[n].Value[0] = byte(n)
+	}
+	all[7].Value = incompressible(11 << 10)
+	var failures Errors
+	require.ErrorAs(t, p.Publish(t.Context(), all...), &failures)
+	for n, failure := range failures {
+		require.Equal(t, n == 7, TooLarge(failure), "%d: %v", n, failure)
+		require.Equal(t, n == 7, failure != nil)
+	}
+	for n, r := range read(t, server, "small", 19) {
+		if n >= 7 {
+			n++
+		}
+		require.Equal(t, byte(n), r.Value[0])
+	}
 }
