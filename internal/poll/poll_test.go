@@ -1,0 +1,372 @@
+package poll_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/erp"
+	"ordersync/internal/order"
+	"ordersync/internal/poll"
+	"ordersync/internal/publish"
+	"ordersync/internal/target"
+)
+
+func TestPagesAreReadToTheEndOfTheSource(t *testing.T) {
+	b := setup(t)
+	rows := changes(t, 250)
+	b.add(rows...)
+	began := time.Now().UTC()
+	var pages []int64
+	state, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool {
+		pages = append(pages, s.Published)
+		return true
+	})
+	require.NoError(t, err)
+	require.Equal(t, []int64{100, 200, 250}, pages)
+	require.Equal(t, order.PollCounts{Pages: 3, Read: 250, Published: 250}, state.PollCounts)
+	require.Equal(t, rows[249].ChangedAt, state.ChangedUntil)
+	require.True(t, state.Anew)
+	require.WithinRange(t, state.ReadUntil, began, time.Now().UTC())
+
+	values := map[string]string{}
+	for _, r := range b.records(t, "online") {
+		values[string(r.Key)] = string(r.Value)
+	}
+	require.Len(t, values, 250)
+	for _, row := range rows {
+		require.Equal(t, string(row.Value), values[row.Event.SyncID])
+	}
+}
+
+func TestAStretchEndsAndGoesOn(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 250)...)
+	state, err := b.Poll(t.Context(), task(order.PollState{}), func(order.PollState) bool { return false })
+	require.NoError(t, err)
+	require.True(t, state.More)
+	require.Zero(t, state.ReadUntil)
+	require.EqualValues(t, 100, state.Published)
+
+	next := task(state)
+	next.Begin = false
+	state, err = b.Poll(t.Context(), next, on)
+	require.NoError(t, err)
+	require.False(t, state.More)
+	require.Equal(t, order.PollCounts{Pages: 3, Read: 250, Published: 250}, state.PollCounts)
+	require.Len(t, b.records(t, "online"), 250)
+}
+
+func TestReadAgainInTheOverlap(t *testing.T) {
+	b := setup(t)
+	rows := changes(t, 100)
+	b.add(rows...)
+	first := b.poll(t, order.PollState{})
+
+	// Kafka has them for sure, whatever the ledger says.
+	second := b.poll(t, first)
+	require.Equal(t, order.PollCounts{Pages: 1, Read: 61, Known: 61}, second.PollCounts)
+
+	// Another process knows what the ledger does.
+	b.apply(t, b.records(t, "online")[:80])
+	b.restart(t)
+	third := b.poll(t, second)
+	require.EqualValues(t, 61, third.Read)
+	require.Positive(t, third.Known)
+	require.Equal(t, third.Read, third.Known+third.Published)
+
+	// What becomes visible late has an old time and is new. So is what is changed meanwhile.
+	late, changed := change(t, "late", 1, start.Add(70*time.Second)), change(t, "order 99", 2, start.Add(101*time.Second))
+	b.add(late, changed)
+	b.restart(t)
+	b.apply(t, b.records(t, "online"))
+	fourth := b.poll(t, third)
+	require.EqualValues(t, 2, fourth.Published)
+	require.False(t, fourth.Anew)
+	require.Equal(t, changed.ChangedAt, fourth.ChangedUntil)
+	b.apply(t, b.records(t, "online"))
+	counts, err := b.target.Counts(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 102, counts.Events)
+}
+
+func TestALostCursor(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 250)...)
+	b.poll(t, order.PollState{})
+	records := b.records(t, "online")
+	b.apply(t, records[:240])
+	state := b.poll(t, order.PollState{})
+	require.Equal(t, order.PollCounts{Pages: 3, Read: 250, Known: 240, Published: 10}, state.PollCounts)
+
+	// It may begin where somebody says.
+	state = b.poll(t, order.PollState{From: start.Add(200 * time.Second)})
+	require.EqualValues(t, 50, state.Read)
+	require.Equal(t, start.Add(200*time.Second), state.From)
+}
+
+// Rows dated in the future must not make everything count as read before them, nor as new for ever.
+func TestARowFromTheFuture(t *testing.T) {
+	b := setup(t)
+	future := change(t, "future", 1, time.Now().Add(1000*time.Hour))
+	b.add(append(changes(t, 3), future)...)
+	first := b.poll(t, order.PollState{})
+	require.Equal(t, start.Add(2*time.Second), first.ChangedUntil)
+	b.apply(t, b.records(t, "online"))
+	b.restart(t)
+	first.Cursor = string(place(start.Add(2*time.Second), 3)) // as a source does that goes by its own clock
+	second := b.poll(t, first)
+	require.Equal(t, order.PollCounts{Pages: 1, Read: 4, Known: 4}, second.PollCounts)
+}
+
+// Half of a page fails. It is published again as a whole, and no older event comes after a newer one.
+func TestAPageThatFailsHalfWay(t *testing.T) {
+	b := setup(t)
+	const orders, each = 30, 60
+	for i := range orders * each {
+		b.add(change(t, fmt.Sprint(i%orders), 0, start.Add(time.Duration(i)*time.Millisecond)))
+	}
+	requests := 0
+	b.refuse(func(partition int32) bool {
+		if partition == 1 {
+			requests++
+		}
+		return partition == 1 && requests == 2
+	})
+	step := task(order.PollState{})
+	step.PageSize = 1500
+	told := 0
+	_, err := b.Poll(t.Context(), step, func(order.PollState) bool { told++; return true })
+	var failure *order.Failure
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, poll.KafkaUnavailable, failure.Type)
+	require.Zero(t, told, "the cursor has not moved")
+	before := len(b.records(t, "online"))
+	require.Positive(t, before, "some of the page was acknowledged")
+
+	state, err := b.Poll(t.Context(), step, on)
+	require.NoError(t, err)
+	require.EqualValues(t, orders*each, state.Published)
+	records := b.records(t, "online")
+	require.Len(t, records, before+orders*each)
+	newest := map[string]string{}
+	seen := map[string]bool{}
+	for _, r := range records {
+		e, err := order.Decode(order.Record{Value: r.Value}, order.Online)
+		require.NoError(t, err)
+		if seen[e.ID.String()] {
+			continue // the ledger knows it
+		}
+		seen[e.ID.String()] = true
+		require.Less(t, newest[e.SyncID], string(e.Data), "an older event of order %s comes first after a newer one", e.SyncID)
+		newest[e.SyncID] = string(e.Data)
+	}
+	require.Len(t, seen, orders*each)
+}
+
+// The worker dies with a page in Kafka that no heartbeat tells of.
+func TestKilledBetweenPublishingAndTheHeartbeat(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 300)...)
+	ctx, kill := context.WithCancel(t.Context())
+	var heartbeat order.PollState
+	_, err := b.Poll(ctx, task(order.PollState{}), func(s order.PollState) bool {
+		if s.Pages == 2 {
+			kill()
+			return true
+		}
+		heartbeat = s
+		return true
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	b.restart(t)
+	next := task(heartbeat)
+	next.Begin = false
+	state, err := b.Poll(t.Context(), next, on)
+	require.NoError(t, err)
+	require.EqualValues(t, 300, state.Published)
+	records := b.records(t, "online")
+	require.GreaterOrEqual(t, len(records), 400)
+	b.apply(t, records)
+	counts, err := b.target.Counts(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 300, counts.Events, "each once")
+}
+
+func TestAnOutageOfTheERP(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 250)...)
+	b.before = func(page int) error {
+		if page == 2 {
+			return fmt.Errorf("page: %w", &erp.Unavailable{After: 7 * time.Second, Err: errors.New("429 too many requests")})
+		}
+		return nil
+	}
+	var reached order.PollState
+	_, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool { reached = s; return true })
+	var failure *order.Failure
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, poll.ERPUnavailable, failure.Type)
+	var wait interface{ RetryAfter() time.Duration }
+	require.ErrorAs(t, err, &wait)
+	require.Equal(t, 7*time.Second, wait.RetryAfter())
+	require.EqualValues(t, 100, reached.Published, "the page before it is dealt with")
+
+	next := task(reached)
+	next.Begin = false
+	state, err := b.Poll(t.Context(), next, on)
+	require.NoError(t, err)
+	require.EqualValues(t, 250, state.Published)
+	require.Len(t, b.records(t, "online"), 250)
+}
+
+// The next page is read while one is published, and no further.
+func TestReadingIsOnePageAhead(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 1000)...)
+	var asked atomic.Int64
+	b.before = func(int) error { asked.Add(1); return nil }
+	state, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool {
+		next := min(s.Pages+1, 10)
+		devtest.Eventually(t, 5*time.Second, func() error {
+			if asked.Load() < next {
+				return errors.New("not yet")
+			}
+			return nil
+		}, "the next page is read before this one is done")
+		require.Equal(t, next, asked.Load())
+		return true
+	})
+	require.NoError(t, err)
+	require.EqualValues(t, 10, state.Pages)
+}
+
+func TestBadRowsGetOneLetterEach(t *testing.T) {
+	b := setup(t)
+	at := start
+	bad := func(channel order.Channel, value string) erp.Row {
+		at = at.Add(time.Second)
+		return erp.Row{
+			Event: order.Event{Channel: channel}, Value: []byte(value), ChangedAt: at,
+			Rejected: &order.Rejection{Reason: order.UnknownEvent, Detail: "no such event"},
+		}
+	}
+	international := change(t, "7", 1, start)
+	international.Event.Channel = order.International
+	large := change(t, "8", 1, start)
+	noise := make([]byte, 1<<20)
+	_, _ = rand.Read(noise) // which no compression makes smaller
+	large.Value = append(large.Value[:len(large.Value)-1], []byte(`,"x":"`+hex.EncodeToString(noise)+`"}`)...)
+	b.add(bad(order.Online, `{"sync_id":1}`), bad("", `{"sync_id":2}`), bad("", `{"sync_id":2}`), international, large, change(t, "9", 1, at))
+
+	first := b.poll(t, order.PollState{})
+	require.Equal(t, order.PollCounts{Pages: 1, Read: 6, Published: 1, Rejected: 4, Repeated: 1, DeadLettered: 3}, first.PollCounts)
+	require.Contains(t, first.FirstBad, "KAFKA_TOPICS", "the international order is the first by its time")
+
+	records := b.records(t, "online")
+	require.Len(t, records, 2)
+	dead := b.records(t, letters)
+	require.Len(t, dead, 3)
+	details := ""
+	for _, r := range dead {
+		require.Equal(t, "erp", headerOf(r, publish.HeaderTopic))
+		details += headerOf(r, publish.HeaderReason) + ": " + headerOf(r, publish.HeaderDetail) + "\n"
+	}
+	require.Contains(t, details, "unknown-event: no such event; the ERP's row tells no channel")
+	require.Contains(t, details, `invalid-field: the ERP's row is of channel "international"`)
+	require.Contains(t, details, "too-large: ")
+
+	// However often they are read again, also by another process.
+	b.restart(t)
+	second := b.poll(t, first)
+	require.EqualValues(t, 5, second.Repeated)
+	require.Zero(t, second.Rejected)
+	third := b.poll(t, second)
+	require.EqualValues(t, 5, third.Repeated)
+	require.Len(t, b.records(t, letters), 3)
+
+	// What is out of reach is forgotten.
+	b.add(change(t, "10", 1, at.Add(10*time.Minute)))
+	fifth := b.poll(t, b.poll(t, third))
+	require.Empty(t, fifth.Bad)
+	require.Empty(t, fifth.BadBefore)
+}
+
+func TestBadRowsAreBounded(t *testing.T) {
+	b := setup(t)
+	for i := range 1200 {
+		b.add(erp.Row{
+			Event: order.Event{Channel: order.Online}, Value: fmt.Appendf(nil, `{"sync_id":%d}`, i), ChangedAt: start.Add(time.Duration(i) * time.Millisecond),
+			Rejected: &order.Rejection{Reason: order.UnknownEvent, Detail: "no"},
+		})
+	}
+	state := b.poll(t, order.PollState{})
+	require.EqualValues(t, 1200, state.Rejected)
+	require.Len(t, state.Bad, 1000)
+	require.EqualValues(t, 1000, b.poll(t, state).Repeated)
+}
+
+// A ledger that is away does not keep the ERP's changes from Kafka.
+func TestWithoutTheLedger(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 100)...)
+	first := b.poll(t, order.PollState{})
+	b.restart(t)
+	away, err := target.Open("u:p@tcp(127.0.0.1:1)/none", target.Options{})
+	require.NoError(t, err)
+	defer away.Close()
+	b.Ledger = away
+	b.add(change(t, "new", 1, start.Add(200*time.Second)))
+	second := b.poll(t, first)
+	require.EqualValues(t, second.Read, second.Published, "what was read again is published again")
+	require.Contains(t, b.log.String(), "the ledger does not answer")
+
+	// Where all would be published again, the ledger is worth a wait, but not for ever.
+	anew := task(order.PollState{})
+	_, err = b.Poll(t.Context(), anew, on)
+	var failure *order.Failure
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, poll.LedgerUnavailable, failure.Type)
+	anew.Begin, anew.State = false, order.PollState{Anew: true, StartedAt: time.Now().Add(-time.Hour)}
+	state, err := b.Poll(t.Context(), anew, on)
+	require.NoError(t, err)
+	require.EqualValues(t, 101, state.Published)
+}
+
+func TestABackfillPublishesWhatHasAVersion(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 100)...)
+	b.add(change(t, "unversioned", 0, start.Add(10*time.Second)))
+	b.poll(t, order.PollState{})
+	b.apply(t, b.records(t, "online")[:20])
+	past := task(order.PollState{From: start})
+	past.Backfill, past.Until = true, start.Add(50*time.Second)
+	state, err := b.Poll(t.Context(), past, on)
+	require.NoError(t, err)
+	require.EqualValues(t, 51, state.Read)
+	require.EqualValues(t, 1, state.Unversioned)
+	require.Equal(t, state.Read, state.Known+state.Published+state.Unversioned)
+	require.Len(t, b.records(t, "online.backfill"), int(state.Published))
+}
+
+// An ERP that says that there is more, and hands out the same again and again.
+func TestASourceThatDoesNotMove(t *testing.T) {
+	b := setup(t)
+	b.Source = stuck{b.source}
+	_, err := b.Poll(t.Context(), task(order.PollState{}), on)
+	require.ErrorContains(t, err, "says that there is more")
+}
+
+type stuck struct{ *source }
+
+func (stuck) Page(_ context.Context, r erp.Request) (erp.Page, error) {
+	return erp.Page{Next: r.After, More: true}, nil
+}
