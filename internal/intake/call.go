@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,14 +26,17 @@ type caller struct {
 	client    client.Client
 	taskQueue string
 	eager     bool
-	settings  workflows.Settings
-	metrics   *metrics
+	// backfill tells the topics whose events are in no hurry; nil where there are none.
+	backfill func(topic string) bool
+	settings workflows.Settings
+	metrics  *metrics
 }
 
 // call hands over events of one order, in order of arrival, and returns when the server has them.
 //
 // A batch that begins with a creation starts the order's workflow with the events as its input:
-// one history event less than a signal, and a start may be eager. If the workflow runs already the
+// one history event less than a signal, and a start may be eager, if nothing of a backfill is among
+// them. If the workflow runs already the
 // same events go as a signal. After an error the events may have been received all the same; their
 // ids make it harmless to send them again.
 func (c *caller) call(ctx context.Context, events []order.Event) error {
@@ -50,7 +54,7 @@ func (c *caller) call(ctx context.Context, events []order.Event) error {
 func (c *caller) start(ctx context.Context, events []order.Event) error {
 	defer c.metrics.observeCall("start", time.Now())
 	options := c.options(events[0])
-	options.EnableEagerStart = c.eager
+	options.EnableEagerStart = c.eager && !c.backfilled(events)
 	// Both are needed. Without the second the SDK answers with the run that is there and no error,
 	// and the events are gone.
 	options.WorkflowIDConflictPolicy = enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL
@@ -60,6 +64,12 @@ func (c *caller) start(ctx context.Context, events []order.Event) error {
 		return fmt.Errorf("start workflow %s: %w", options.ID, err)
 	}
 	return nil
+}
+
+// backfilled tells whether some of the events come from a backfill. The capacity for eager starts is
+// for new orders.
+func (c *caller) backfilled(events []order.Event) bool {
+	return c.backfill != nil && slices.ContainsFunc(events, func(e order.Event) bool { return c.backfill(e.Source.Topic) })
 }
 
 // signal starts the workflow too if there is none. The conflict policy stays unset: the server

@@ -17,13 +17,16 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prometheus.BuildFQName(namespace, subsystem, name), help, labels, nil)
 }
 
+// backfillLabel tells the topics of backfills, "true", from those that must not fall behind, "false".
+const backfillLabel = "backfill"
+
 var (
-	committedDesc = describe("committed_offset", "Offset the group's next owner would begin at.", "topic", "partition")
-	lagDesc       = describe("lag", "Offsets between the committed one and the end of the log.", "topic", "partition")
-	inFlightDesc  = describe("in_flight", "Records fetched and not yet in Temporal or the dead-letter topic.", "topic", "partition")
-	ageDesc       = describe("oldest_unfinished_seconds", "Age of the oldest record that was fetched and is not finished; 0 if there is none.", "topic", "partition")
-	lanesDesc     = describe("lanes", "Orders with work in flight.", "topic")
-	bytesDesc     = describe("in_flight_bytes", "Bytes of the records in flight, counted generously.", "topic")
+	committedDesc = describe("committed_offset", "Offset the group's next owner would begin at.", "topic", "partition", backfillLabel)
+	lagDesc       = describe("lag", "Offsets between the committed one and the end of the log.", "topic", "partition", backfillLabel)
+	inFlightDesc  = describe("in_flight", "Records fetched and not yet in Temporal or the dead-letter topic.", "topic", "partition", backfillLabel)
+	ageDesc       = describe("oldest_unfinished_seconds", "Age of the oldest record that was fetched and is not finished; 0 if there is none.", "topic", "partition", backfillLabel)
+	lanesDesc     = describe("lanes", "Orders with work in flight.", "topic", backfillLabel)
+	bytesDesc     = describe("in_flight_bytes", "Bytes of the records in flight, counted generously.", "topic", backfillLabel)
 	callsDesc     = describe("calls_in_flight", "Calls to Temporal under way.")
 )
 
@@ -46,20 +49,21 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		if t == nil {
 			continue
 		}
-		at, id := t.standing(), strconv.Itoa(p.id)
+		at, id, slow := t.standing(), strconv.Itoa(p.id), strconv.FormatBool(p.backfill)
 		age := 0.0
 		if !at.oldest.IsZero() {
 			age = max(0, time.Since(at.oldest).Seconds())
 		}
-		gauge(committedDesc, float64(at.committed), p.topic, id)
-		gauge(lagDesc, float64(max(0, p.highWatermark.Load()-at.committed)), p.topic, id)
-		gauge(inFlightDesc, float64(at.unfinished), p.topic, id)
-		gauge(ageDesc, age, p.topic, id)
+		gauge(committedDesc, float64(at.committed), p.topic, id, slow)
+		gauge(lagDesc, float64(max(0, p.highWatermark.Load()-at.committed)), p.topic, id, slow)
+		gauge(inFlightDesc, float64(at.unfinished), p.topic, id, slow)
+		gauge(ageDesc, age, p.topic, id, slow)
 	}
 	calls, shares := g.lanes.usage()
 	gauge(callsDesc, float64(calls))
-	for topic, s := range shares {
-		gauge(lanesDesc, float64(s.lanes), topic)
-		gauge(bytesDesc, float64(s.bytes), topic)
+	for name, s := range shares {
+		slow := strconv.FormatBool(name == backfillShare)
+		gauge(lanesDesc, float64(s.lanes), name, slow)
+		gauge(bytesDesc, float64(s.bytes), name, slow)
 	}
 }

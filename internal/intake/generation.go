@@ -3,6 +3,8 @@ package intake
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,13 +50,13 @@ func (i *Intake) newGeneration(ctx context.Context, assigned *kafka.Generation, 
 			log:      log,
 			metrics:  i.metrics,
 			troubles: i.troubles,
-		}, i.topics),
+		}, slices.Sorted(maps.Keys(i.options.Topics)), slices.Sorted(maps.Keys(i.options.Backfill))),
 	}
 	for _, topic := range i.topics {
 		for _, a := range assigned.Assignments[topic] {
 			p := &partition{
 				intake: i, lanes: g.lanes, topic: topic, id: a.ID,
-				channel: i.options.Topics[topic], all: partitions[topic],
+				channel: i.channels[topic], backfill: i.isBackfill(topic), all: partitions[topic],
 				log:     log.With("topic", topic, "partition", a.ID),
 				letters: newLetters(), fetchBytes: fetchFirst,
 			}

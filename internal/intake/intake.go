@@ -12,6 +12,8 @@
 //   - Events of one order reach Temporal in the order in which they were fetched, one call at a time
 //     (lane).
 //   - An order that Temporal does not take delays no other, until a bound is reached (lanes).
+//   - A backfill goes beside: its events pass a limit of their rate before they enter the lanes, have a
+//     small share of the bounds, and are never started eagerly. What waits for the rate is lag in Kafka.
 //   - Everything is bounded: offsets in flight per partition, lanes, bytes, calls. At a bound, and
 //     while too many orders are retrying (brake), it stops fetching, so that what waits shows as lag
 //     in Kafka.
@@ -82,6 +84,12 @@ type Options struct {
 	Group string
 	// Topics are read, each for its channel.
 	Topics map[string]order.Channel
+	// Backfill are the topics of backfills, which are read beside the others, by the same rules but at
+	// a limited rate.
+	Backfill map[string]order.Channel
+	// BackfillRate is how many of their records are taken a second, at most, by this member of the
+	// group. With 0 they are not read, and need not exist.
+	BackfillRate int
 
 	// Temporal is the client to call, made with workflows.DataConverter.
 	Temporal  client.Client
@@ -137,7 +145,8 @@ func (l Limits) withDefaults() Limits {
 // Intake is a member of the consumer group.
 type Intake struct {
 	options   Options
-	topics    []string // sorted
+	channels  map[string]order.Channel // of all topics that are read
+	topics    []string                 // these, sorted
 	transport *kafka.Transport
 	client    *kafka.Client
 	call      func(ctx context.Context, events []order.Event) error
@@ -145,6 +154,8 @@ type Intake struct {
 	log       *slog.Logger
 	metrics   *metrics
 	troubles  *troubles
+	// pace limits the rate of backfills.
+	pace *rate.Limiter
 	// buried says which dead letters are logged: a flood of them is told by the metric.
 	buried rate.Sometimes
 
@@ -166,11 +177,20 @@ func New(o Options) (*Intake, error) {
 	need(o.TaskQueue != "", "TaskQueue is missing")
 	need(o.Settings.Rules != 0, "Settings.Rules is missing")
 	need(o.DeadLetters != nil, "DeadLetters is missing")
+	for topic := range o.Backfill {
+		_, both := o.Topics[topic]
+		need(!both, "topic "+topic+" is in Topics and in Backfill")
+	}
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
 	o.Limits = o.Limits.withDefaults()
-	topics := slices.Sorted(maps.Keys(o.Topics))
+	if o.BackfillRate <= 0 {
+		o.Backfill = nil
+	}
+	channels := maps.Clone(o.Topics)
+	maps.Copy(channels, o.Backfill)
+	topics := slices.Sorted(maps.Keys(channels))
 	if o.Dialer == nil {
 		o.Dialer = &kafka.Dialer{Timeout: dialTimeout, DualStack: true}
 	}
@@ -183,15 +203,17 @@ func New(o Options) (*Intake, error) {
 
 	i := &Intake{
 		options:   o,
+		channels:  channels,
 		topics:    topics,
 		transport: o.Transport,
 		client:    &kafka.Client{Addr: kafka.TCP(o.Brokers...), Transport: o.Transport},
 		log:       o.Logger,
 		metrics:   newMetrics(o.Registerer),
 		troubles:  newTroubles(),
+		pace:      newPace(o.BackfillRate),
 		buried:    rate.Sometimes{First: 100, Interval: time.Second},
 	}
-	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, settings: o.Settings, metrics: i.metrics}
+	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, backfill: i.isBackfill, settings: o.Settings, metrics: i.metrics}
 	i.call = c.call
 	i.brake = &brake{
 		count: i.countRetrying, maxRetrying: int64(o.Limits.MaxRetrying), changed: i.wake,
@@ -201,6 +223,18 @@ func New(o Options) (*Intake, error) {
 		o.Registerer.MustRegister(collector{i.current.Load})
 	}
 	return i, nil
+}
+
+// newPace limits to so many records a second, in portions of a tenth of a second: more at once would
+// be felt by new orders.
+func newPace(perSecond int) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10))
+}
+
+// isBackfill tells whether a topic is one of a backfill.
+func (i *Intake) isBackfill(topic string) bool {
+	_, ok := i.options.Backfill[topic]
+	return ok
 }
 
 // Run is a member of the group until ctx ends. It waits, as long as it takes, for brokers and

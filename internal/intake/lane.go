@@ -22,7 +22,7 @@ const (
 )
 
 // lane is one order with work in flight: its records, first in, first out, and at most one call to
-// Temporal at a time. It is ready (in its topic's queue), calling, or resting (its timer runs), and
+// Temporal at a time. It is ready (in its share's queue), calling, or resting (its timer runs), and
 // each leads to the next:
 //
 //	new ──> ready ──> calling ──> resting ──> ready, with what has arrived since

@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 // drained.
 //
 // Topics take turns for the calls, and each has its own share of lanes and bytes, so that a channel
-// with a backlog, or one whose orders fail, leaves the others theirs.
+// with a backlog, or one whose orders fail, leaves the others theirs. The topics of backfills have
+// one small share together.
 type lanes struct {
 	ctx      context.Context // ends with the generation, and with it every call
 	call     func(ctx context.Context, events []order.Event) error
@@ -25,35 +27,58 @@ type lanes struct {
 	metrics  *metrics
 	troubles *troubles
 
-	maxLanes, maxBytes int // of one topic
-
 	mu      sync.Mutex
 	room    *sync.Cond // signalled when a bound may have been left
 	byOrder map[string]*lane
-	shares  map[string]*share
-	turns   []*share // the shares, in the order in which they take turns
-	turn    int
-	calls   int
-	closed  bool
-	running sync.WaitGroup
+	shares  map[string]*share // by topic
+	// backfill is the share of all backfills' topics; nil if there are none.
+	backfill *share
+	turns    []*share // the shares, in the order in which they take turns
+	turn     int
+	calls    int
+	closed   bool
+	running  sync.WaitGroup
 }
 
-// share is what one topic uses of the bounds.
+// share is what one topic may use of the bounds, and what it does use.
 type share struct {
+	name                         string
+	maxLanes, maxBytes, maxCalls int
+
 	lanes int
 	bytes int
+	calls int
 	ready []*lane
 }
 
-func newLanes(ctx context.Context, l *lanes, topics []string) *lanes {
+const (
+	// backfillPart is the part of lanes, bytes and calls that backfills may use: one in so many. Their
+	// rate is what bounds them. This bounds what they take along when calls hang.
+	backfillPart = 8
+	// backfillShare is the name of their share. No topic can have it.
+	backfillShare = "*.backfill"
+)
+
+func newLanes(ctx context.Context, l *lanes, topics, backfills []string) *lanes {
 	l.ctx = ctx
-	l.maxLanes = max(1, l.limits.MaxLanes/len(topics))
-	l.maxBytes = l.limits.MaxBytes / len(topics)
 	l.room = sync.NewCond(&l.mu)
 	l.byOrder = make(map[string]*lane)
-	l.shares = make(map[string]*share, len(topics))
+	l.shares = make(map[string]*share, len(topics)+len(backfills))
+	left := l.limits
+	if len(backfills) > 0 {
+		l.backfill = &share{
+			name:     backfillShare,
+			maxLanes: max(1, left.MaxLanes/backfillPart), maxBytes: left.MaxBytes / backfillPart, maxCalls: max(1, left.MaxCalls/backfillPart),
+		}
+		left.MaxLanes -= l.backfill.maxLanes
+		left.MaxBytes -= l.backfill.maxBytes
+		l.turns = append(l.turns, l.backfill)
+	}
+	for _, topic := range backfills {
+		l.shares[topic] = l.backfill
+	}
 	for _, topic := range topics {
-		s := new(share)
+		s := &share{name: topic, maxLanes: max(1, left.MaxLanes/len(topics)), maxBytes: left.MaxBytes / len(topics), maxCalls: left.MaxCalls}
 		l.shares[topic] = s
 		l.turns = append(l.turns, s)
 	}
@@ -73,8 +98,8 @@ func (l *lanes) awaitRoom(p *partition) bool {
 
 func (l *lanes) full(p *partition) bool {
 	s, at := l.shares[p.topic], p.tracker.Load().standing()
-	return s.lanes >= l.maxLanes ||
-		s.bytes >= l.maxBytes ||
+	return s.lanes >= s.maxLanes ||
+		s.bytes >= s.maxBytes ||
 		at.next-at.committed >= int64(l.limits.MaxInFlight)
 }
 
@@ -109,10 +134,10 @@ func (l *lanes) fits(r *record) bool {
 	if r.tracker.window(r.message.Offset) > int64(l.limits.MaxInFlight) {
 		return false
 	}
-	if s.bytes > 0 && s.bytes+r.size() > l.maxBytes {
+	if s.bytes > 0 && s.bytes+r.size() > s.maxBytes {
 		return false
 	}
-	return r.rejection != nil || l.byOrder[r.event.SyncID] != nil || s.lanes < l.maxLanes
+	return r.rejection != nil || l.byOrder[r.event.SyncID] != nil || s.lanes < s.maxLanes
 }
 
 func (l *lanes) add(r *record) {
@@ -133,6 +158,22 @@ func (l *lanes) add(r *record) {
 		return
 	}
 	n.pending = append(n.pending, r)
+	if n.share == l.backfill && s != l.backfill {
+		l.hurry(n, s)
+	}
+}
+
+// hurry moves a lane that a backfill has begun to the share of a topic whose event has come to it,
+// which would else wait for the turn of backfills. Their place in the lane the events keep.
+func (l *lanes) hurry(n *lane, s *share) {
+	if i := slices.Index(n.share.ready, n); i >= 0 {
+		n.share.ready = slices.Delete(n.share.ready, i, i+1)
+		s.ready = append(s.ready, n)
+	}
+	n.share.lanes--
+	s.lanes++
+	n.share = s
+	l.room.Broadcast()
 }
 
 // dispatch begins calls while there are ready lanes and the bound of calls allows.
@@ -142,18 +183,19 @@ func (l *lanes) dispatch() {
 		if n == nil {
 			return
 		}
+		s, batch := n.share, n.batch()
 		l.calls++
-		batch := n.batch()
-		l.running.Go(func() { l.send(n, batch) })
+		s.calls++
+		l.running.Go(func() { l.send(n, s, batch) })
 	}
 }
 
-// nextReady takes the lane that has been ready longest of the topic whose turn it is.
+// nextReady takes the lane that has been ready longest of the share whose turn it is.
 func (l *lanes) nextReady() *lane {
 	for range l.turns {
 		s := l.turns[l.turn]
 		l.turn = (l.turn + 1) % len(l.turns)
-		if len(s.ready) > 0 {
+		if len(s.ready) > 0 && s.calls < s.maxCalls {
 			n := s.ready[0]
 			s.ready[0] = nil
 			s.ready = s.ready[1:]
@@ -163,8 +205,8 @@ func (l *lanes) nextReady() *lane {
 	return nil
 }
 
-// send makes one call and decides what it means for the lane.
-func (l *lanes) send(n *lane, batch []*record) {
+// send makes one call, on the account of a share, and decides what it means for the lane.
+func (l *lanes) send(n *lane, s *share, batch []*record) {
 	ctx, cancel := context.WithTimeout(l.ctx, callTimeout)
 	began := time.Now()
 	err := l.call(ctx, events(batch))
@@ -173,6 +215,7 @@ func (l *lanes) send(n *lane, batch []*record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.calls--
+	s.calls--
 	switch {
 	case err == nil:
 		l.handedOver(n, batch)
@@ -284,13 +327,13 @@ func (l *lanes) close() {
 	l.room.Broadcast()
 }
 
-// usage is what the lanes use of their bounds, by topic.
+// usage is what the lanes use of their bounds, by the names of the shares.
 func (l *lanes) usage() (calls int, shares map[string]share) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	shares = make(map[string]share, len(l.shares))
-	for topic, s := range l.shares {
-		shares[topic] = share{lanes: s.lanes, bytes: s.bytes}
+	for _, s := range l.turns {
+		shares[s.name] = share{lanes: s.lanes, bytes: s.bytes}
 	}
 	return l.calls, shares
 }

@@ -25,7 +25,7 @@ func BenchmarkLanes(b *testing.B) {
 			log:      quiet(),
 			metrics:  newMetrics(nil),
 			troubles: newTroubles(),
-		}, []string{"online"})
+		}, []string{"online"}, nil)
 		records := make([]*record, 0, orders*each)
 		for n := range cap(records) {
 			m := kafka.Message{Topic: "online", Offset: int64(n), Time: time.Now()}

@@ -55,7 +55,7 @@ func newBench(t *testing.T, limits Limits, topics ...string) *bench {
 		log:      quiet(),
 		metrics:  newMetrics(nil),
 		troubles: newTroubles(),
-	}, topics)
+	}, topics, nil)
 	t.Cleanup(func() {
 		cancel()
 		b.lanes.close()

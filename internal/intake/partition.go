@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,9 @@ type partition struct {
 	topic   string
 	id      int
 	channel order.Channel
-	all     []int // the ids of the topic's partitions
+	// backfill tells that the topic is one of a backfill, which is read at a limited rate.
+	backfill bool
+	all      []int // the ids of the topic's partitions
 
 	// tracker is replaced when the topic turns out to have been made anew; records keep theirs.
 	tracker       atomic.Pointer[tracker]
@@ -57,11 +60,15 @@ func (p *partition) fitFetch(messages []kafka.Message) {
 	for _, m := range messages {
 		bytes += len(m.Key) + len(m.Value)
 	}
+	most := fetchMost
+	if p.backfill {
+		most = fetchFirst // it waits in memory for its turn
+	}
 	switch {
-	case bytes > fetchMost:
-		p.fetchBytes = max(fetchLeast, p.fetchBytes*fetchMost/bytes)
+	case bytes > most:
+		p.fetchBytes = max(fetchLeast, p.fetchBytes*most/bytes)
 	case bytes > p.fetchBytes/2:
-		p.fetchBytes = min(fetchMost, 2*p.fetchBytes)
+		p.fetchBytes = min(most, 2*p.fetchBytes)
 	}
 }
 
@@ -109,11 +116,39 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 		records[i] = p.decode(m, tracker)
 	}
 	p.intake.metrics.fetched.WithLabelValues(p.topic).Add(float64(len(records)))
-	if !p.lanes.take(records) {
-		return offset, context.Cause(ctx)
+	if err := p.hand(ctx, records); err != nil {
+		return offset, err
 	}
 	tracker.passed(got.next)
 	return got.next, nil
+}
+
+// hand puts records into the lanes: at once, or those of a backfill as its rate allows, in parts
+// that are small and still keep together some of what belongs to one order. It returns an error only
+// when the generation has ended.
+//
+// What waits for the rate is in no lane and counts against no bound: it is as if not fetched yet.
+// While there is no room, or the brake is on, nothing is taken of the rate either.
+func (p *partition) hand(ctx context.Context, records []*record) error {
+	if !p.backfill {
+		if !p.lanes.take(records) {
+			return context.Cause(ctx)
+		}
+		return nil
+	}
+	pace := p.intake.pace
+	for part := range slices.Chunk(records, pace.Burst()) {
+		if !p.lanes.awaitRoom(p) {
+			return context.Cause(ctx)
+		}
+		if err := pace.WaitN(ctx, len(part)); err != nil {
+			return err
+		}
+		if !p.lanes.take(part) {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // decode reads the event in a record, or why there is none. The body alone decides which order it

@@ -51,7 +51,11 @@ func (i *Intake) partitions(ctx context.Context) (map[string][]int, error) {
 	case len(problems) > 0:
 		return nil, errors.Join(problems...)
 	case len(missing) > 0:
-		return nil, fmt.Errorf("topics are missing: %s; create them (ordersync setup does), nothing is read before all exist", strings.Join(missing, ", "))
+		hint := ""
+		if slices.ContainsFunc(missing, i.isBackfill) {
+			hint = "; with BACKFILL_RATE=0 those of backfills are not needed"
+		}
+		return nil, fmt.Errorf("topics are missing: %s; create them (ordersync setup does), nothing is read before all exist%s", strings.Join(missing, ", "), hint)
 	default:
 		return found, nil
 	}

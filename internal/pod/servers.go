@@ -77,7 +77,7 @@ func KafkaTransport(cfg config.Config) *kafka.Transport {
 	return &kafka.Transport{
 		DialTimeout:    5 * time.Second,
 		MetadataTTL:    time.Second,
-		MetadataTopics: append(cfg.Kafka.Topics.Names(), cfg.Kafka.DeadLetterTopic),
+		MetadataTopics: append(cfg.Kafka.AllTopics().Names(), cfg.Kafka.DeadLetterTopic),
 		ClientID:       clientID,
 		TLS:            cfg.Kafka.TLS,
 		SASL:           cfg.Kafka.SASL,

@@ -74,7 +74,7 @@ func wantedTopics(cfg config.Config, o SetupOptions) []kafka.TopicConfig {
 		replicas = brokerDefault
 	}
 	var topics []kafka.TopicConfig
-	for _, name := range cfg.Kafka.Topics.Names() {
+	for _, name := range eventTopics(cfg).Names() {
 		topics = append(topics, kafka.TopicConfig{Topic: name, NumPartitions: o.Partitions, ReplicationFactor: replicas})
 	}
 	return append(topics, kafka.TopicConfig{
@@ -87,9 +87,17 @@ func wantedTopics(cfg config.Config, o SetupOptions) []kafka.TopicConfig {
 	})
 }
 
+// eventTopics are those that starters read: without backfills nobody needs their topics.
+func eventTopics(cfg config.Config) config.Topics {
+	if cfg.BackfillRate == 0 {
+		return cfg.Kafka.Topics
+	}
+	return cfg.Kafka.AllTopics()
+}
+
 // presentTopics are those that exist and whose partitions all have a leader.
 func presentTopics(ctx context.Context, kafkas *kafka.Client, cfg config.Config) (map[string]bool, error) {
-	answer, err := kafkas.Metadata(ctx, &kafka.MetadataRequest{Topics: append(cfg.Kafka.Topics.Names(), cfg.Kafka.DeadLetterTopic)})
+	answer, err := kafkas.Metadata(ctx, &kafka.MetadataRequest{Topics: append(eventTopics(cfg).Names(), cfg.Kafka.DeadLetterTopic)})
 	if err != nil {
 		return nil, fmt.Errorf("Kafka at %s does not answer; is it up, are KAFKA_BROKERS, KAFKA_TLS_* and KAFKA_SASL_* right?: %w", cfg.Kafka.Brokers, err)
 	}

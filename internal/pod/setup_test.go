@@ -38,7 +38,7 @@ func TestSetupCanBeRepeated(t *testing.T) {
 				t.Errorf("%+v", item)
 			}
 		}
-		if kinds["topic"] != 4 || kinds["search_attribute"] < 4 || kinds["schema"] != 1 || len(kinds) != 3 {
+		if kinds["topic"] != 7 || kinds["search_attribute"] < 4 || kinds["schema"] != 1 || len(kinds) != 3 {
 			t.Errorf("%v", kinds)
 		}
 	}
@@ -46,9 +46,12 @@ func TestSetupCanBeRepeated(t *testing.T) {
 	transport := pod.KafkaTransport(cfg)
 	defer transport.CloseIdleConnections()
 	kafkas := &kafka.Client{Addr: kafka.TCP(cfg.Kafka.Brokers...), Transport: transport}
-	answer, err := kafkas.Metadata(t.Context(), &kafka.MetadataRequest{Topics: cfg.Kafka.Topics.Names()})
+	answer, err := kafkas.Metadata(t.Context(), &kafka.MetadataRequest{Topics: cfg.Kafka.AllTopics().Names()})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(answer.Topics) != 6 {
+		t.Errorf("%d topics of events, want those of 3 channels and of their backfills", len(answer.Topics))
 	}
 	for _, topic := range answer.Topics {
 		if len(topic.Partitions) != 3 {
