@@ -80,6 +80,7 @@ func Load(environ map[string]string, required ...string) (Config, error) {
 	c.resolveTemporal(given, report)
 	c.Kafka.resolve(malformed, report)
 	c.MySQL.check(report)
+	c.ERP.check(report)
 	if c.EagerStart && c.MySQL.DSN == "" {
 		report("EAGER_START", errors.New("puts a worker into the starter's process, which needs MYSQL_DSN"))
 	}
