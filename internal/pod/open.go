@@ -52,6 +52,9 @@ func (p *process) open() (err error) {
 		p.notices = notice.New(notice.Options{
 			WebhookURL: string(p.cfg.AlertWebhook), Registerer: p.metrics.Registry, Logger: p.log,
 		})
+		if err := p.openERP(transport); err != nil {
+			return err
+		}
 	}
 	if p.starter {
 		if p.intake, err = newIntake(p, transport); err != nil {

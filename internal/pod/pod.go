@@ -26,11 +26,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ordersync/internal/config"
+	"ordersync/internal/erp"
 	"ordersync/internal/freshness"
 	"ordersync/internal/intake"
 	"ordersync/internal/notice"
 	"ordersync/internal/operator"
 	"ordersync/internal/publish"
+	"ordersync/internal/reconcile"
 	"ordersync/internal/target"
 	"ordersync/internal/telemetry"
 )
@@ -96,6 +98,11 @@ type process struct {
 	target   *target.Target  // nil without a worker
 	notices  *notice.Notices // nil without a worker
 	intake   *intake.Intake  // nil without a starter
+	// What follows reads the ERP, and is nil without ERP_SOURCE or a worker. Each producer has one user, who
+	// relies on the order in which it publishes.
+	erp              erp.Source
+	polled, repaired *publish.Producer
+	reconciler       *reconcile.Reconciler
 	// freshness is nil without a starter, which may read topics and its group's offsets.
 	freshness *freshness.Exporter
 	state     state
@@ -174,14 +181,14 @@ func (p *process) work(ctx context.Context) error {
 		beside.Go(func() { terminations.Run(besideCtx) })
 		defer beside.Wait()
 		defer stopBeside()
-		w, fatal, err := p.startWorker()
+		stop, fatal, err := p.startWorker()
 		if err != nil {
 			return err
 		}
 		stopped = fatal
 		defer func() {
 			p.log.Info("stopping the worker")
-			w.Stop()
+			stop()
 		}()
 	}
 	p.state.set(working)
@@ -250,14 +257,31 @@ func (p *process) announceReady(ctx context.Context) {
 // about 35 KiB for each. The SDK's own 10,000 would be 350 MB.
 const stickyCacheSize = 2000
 
-// startWorker also gives the channel on which a worker says that it cannot go on.
-func (p *process) startWorker() (worker.Worker, <-chan error, error) {
+// startWorker starts the worker, and where an ERP is configured the one that reads it. It gives what stops
+// them, and the channel on which one says that it cannot go on.
+func (p *process) startWorker() (stop func(), stopped <-chan error, err error) {
 	worker.SetStickyWorkflowCacheSize(stickyCacheSize)
-	fatal := make(chan error, 1)
-	w := newWorker(p.temporal, p.cfg, p.target, p.letters, p.notices, p.log, func(err error) { fatal <- err })
-	if err := w.Start(); err != nil {
-		return nil, nil, fmt.Errorf("start the Temporal worker: %w", err)
+	fatal := make(chan error, 2)
+	workers := []worker.Worker{
+		newWorker(p.temporal, p.cfg, p.target, p.letters, p.notices, p.log, func(err error) { fatal <- err }),
 	}
-	p.log.Info("the worker polls", "task_queue", p.cfg.Temporal.TaskQueue)
-	return w, fatal, nil
+	if p.erp != nil {
+		workers = append(workers, p.erpWorker(func(err error) { fatal <- err }))
+	}
+	stop = func() {
+		var all sync.WaitGroup
+		for _, w := range workers {
+			all.Go(w.Stop)
+		}
+		all.Wait()
+	}
+	for i, w := range workers {
+		if err := w.Start(); err != nil {
+			workers = workers[:i]
+			stop()
+			return nil, nil, fmt.Errorf("start the Temporal worker: %w", err)
+		}
+	}
+	p.log.Info("the worker polls", "task_queue", p.cfg.Temporal.TaskQueue, "erp", p.cfg.ERP.Source)
+	return stop, fatal, nil
 }

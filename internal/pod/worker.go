@@ -29,7 +29,7 @@ const (
 	activityTaskPollers = 4
 )
 
-// newWorker registers OrderSync and its activities. fatal is called when the worker cannot go on.
+// newWorker registers the workflows, and the activities of OrderSync. fatal is called when the worker cannot go on.
 func newWorker(c client.Client, cfg config.Config, target activities.Target, letters activities.DeadLetters, notices activities.Notices, log *slog.Logger, fatal func(error)) worker.Worker {
 	w := worker.New(c, cfg.Temporal.TaskQueue, worker.Options{
 		WorkflowTaskPollerBehavior: worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
@@ -46,6 +46,9 @@ func newWorker(c client.Client, cfg config.Config, target activities.Target, let
 		OnFatalError:      fatal,
 	})
 	w.RegisterWorkflowWithOptions(workflows.OrderSync, workflow.RegisterOptions{Name: workflows.OrderSyncName})
+	w.RegisterWorkflowWithOptions(workflows.PollERP, workflow.RegisterOptions{Name: workflows.PollERPName})
+	w.RegisterWorkflowWithOptions(workflows.Backfill, workflow.RegisterOptions{Name: workflows.BackfillName})
+	w.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
 	w.RegisterActivity(activities.New(target, letters, notices, log))
 	return w
 }
