@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 	"go.temporal.io/sdk/worker"
@@ -30,6 +31,9 @@ func OpenERP(cfg config.Config, log *slog.Logger) (erp.Source, error) {
 // a comparison, and one to spare.
 const erpActivities = 4
 
+// heartbeats is the time between two heartbeats that reach the server, each an action, at least.
+const heartbeats = 3 * time.Second
+
 // openERP opens what reading the ERP needs; without ERP_SOURCE nothing, and other workers do, if any.
 func (p *process) openERP(transport kafka.RoundTripper) (err error) {
 	if p.cfg.ERP.Source == "" {
@@ -54,8 +58,10 @@ func (p *process) erpWorker(fatal func(error)) worker.Worker {
 	w := worker.New(p.temporal, workflows.ERPTaskQueue(p.cfg.Temporal.TaskQueue), worker.Options{
 		DisableWorkflowWorker:              true,
 		MaxConcurrentActivityExecutionSize: erpActivities,
-		WorkerStopTimeout:                  p.cfg.WorkerStopTimeout,
-		OnFatalError:                       fatal,
+		// People look at the progress, which comes with the heartbeats.
+		MaxHeartbeatThrottleInterval: heartbeats,
+		WorkerStopTimeout:            p.cfg.WorkerStopTimeout,
+		OnFatalError:                 fatal,
 	})
 	w.RegisterActivity(activities.NewPolling(NewPoller(p.cfg, p.erp, p.polled, p.target, p.log), p.log))
 	w.RegisterActivity(activities.NewReconciliation(p.reconciler))

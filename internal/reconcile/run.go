@@ -35,12 +35,15 @@ const callTimeout = 10 * time.Second
 
 // Start begins a run, or gives the one that is under way, by whoever and whatever it was asked to do.
 func Start(ctx context.Context, c client.Client, taskQueue string, in workflows.ReconcileInput) (Run, error) {
-	// That of a schedule has an id of its own.
+	// That of a schedule has an id of its own. And the list is a little behind.
 	underway, err := newest(ctx, c, taskQueue, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING)
 	if err == nil {
-		return underway, nil
+		var running bool
+		if running, err = observe(ctx, c, underway, func(Progress) {}); running {
+			return underway, nil
+		}
 	}
-	if !errors.Is(err, ErrNone) {
+	if err != nil && !errors.Is(err, ErrNone) {
 		return Run{}, err
 	}
 	started, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
@@ -121,24 +124,33 @@ const followEvery = time.Second
 
 // Follow waits for a run's end, and tells progress now and then. An end of ctx leaves the run alone.
 func Follow(ctx context.Context, c client.Client, r Run, progress func(Progress)) (workflows.ReconcileReport, error) {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var found workflows.ReconcileReport
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		found, err = report(waiting, c, r)
+		ended <- err
+	}()
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		running, err := observe(ctx, c, r, progress)
-		if err != nil {
-			return workflows.ReconcileReport{}, err
-		}
-		if !running {
-			return report(ctx, c, r)
-		}
 		select {
-		case <-ctx.Done():
-			return workflows.ReconcileReport{}, ctx.Err()
+		case err := <-ended:
+			if ctx.Err() != nil {
+				return workflows.ReconcileReport{}, ctx.Err()
+			}
+			return found, err
 		case <-tick.C:
+			if _, err := observe(ctx, c, r, progress); err != nil && ctx.Err() == nil {
+				return workflows.ReconcileReport{}, err
+			}
 		}
 	}
 }
 
+// observe tells whether a run is under way, and its progress.
 func observe(ctx context.Context, c client.Client, r Run, progress func(Progress)) (running bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
