@@ -199,7 +199,7 @@ func (b *bundle) settle(limit time.Duration) settle.Summary {
 	ctx, cancel := context.WithTimeoutCause(b.Context(), limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
 	summary, err := settle.Wait(ctx, settle.Options{
-		Brokers: b.cfg.Kafka.Brokers, Transport: b.transport, Topics: b.cfg.Kafka.Topics, DeadLetterTopic: b.cfg.Kafka.DeadLetterTopic,
+		Brokers: b.cfg.Kafka.Brokers, Transport: b.transport, Topics: b.cfg.Kafka.Topics, Backfill: b.cfg.Kafka.BackfillTopics(), DeadLetterTopic: b.cfg.Kafka.DeadLetterTopic,
 		Target:  b.target,
 		Blocked: func(ctx context.Context) (map[string]bool, error) { return operator.Blocked(ctx, b.temporal) },
 	})
@@ -314,7 +314,7 @@ func (b *bundle) requireCommitted() {
 func (b *bundle) lag() (int, error) {
 	partitions := map[string][]int{}
 	ends := map[string][]kafka.OffsetRequest{}
-	answer, err := b.kafka.Metadata(b.Context(), &kafka.MetadataRequest{Topics: b.cfg.Kafka.Topics.Names()})
+	answer, err := b.kafka.Metadata(b.Context(), &kafka.MetadataRequest{Topics: b.cfg.Kafka.AllTopics().Names()})
 	if err != nil {
 		return 0, err
 	}

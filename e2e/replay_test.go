@@ -22,7 +22,7 @@ import (
 
 func (b *bundle) letterReplay() deadletter.Replay {
 	return deadletter.Replay{
-		Topic: b.letters(), Channels: b.cfg.Kafka.Topics, Temporal: b.temporal,
+		Topic: b.letters(), Channels: b.cfg.Kafka.AllTopics(), Temporal: b.temporal,
 		Sender: intake.NewSender(b.temporal, b.cfg.Temporal.TaskQueue, pod.Settings(b.cfg)), Who: deadletter.Who{By: "a test"},
 	}
 }

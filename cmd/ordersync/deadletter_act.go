@@ -122,7 +122,7 @@ func (a *app) replayLetters(ctx context.Context, places []string, flags actFlags
 
 	bar := a.newBar("letters", -1, false)
 	result, err := deadletter.Replay{
-		Topic: topic, Channels: cfg.Kafka.Topics, Temporal: temporal,
+		Topic: topic, Channels: cfg.Kafka.AllTopics(), Temporal: temporal,
 		Sender: intake.NewSender(temporal, cfg.Temporal.TaskQueue, pod.Settings(cfg)),
 		Who:    flags.who(), Force: force, Value: value,
 		Progress: func(done, total int64) {

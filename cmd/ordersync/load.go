@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ordersync/internal/config"
 	"ordersync/internal/load"
 	"ordersync/internal/order"
 	"ordersync/internal/pod"
@@ -94,7 +93,7 @@ func (a *app) load(ctx context.Context, path string, channel order.Channel) erro
 	began := time.Now()
 	result := loaded{Malformed: []malformed{}}
 	progress, err := load.Lines(ctx, in, load.Options{
-		Topics: topicOf(cfg), Channel: channel, Publish: producer.Publish,
+		Topics: cfg.Kafka.Topics.ByChannel(), Channel: channel, Publish: producer.Publish,
 		Malformed: func(line int, problem error) {
 			if len(result.Malformed) < maxNamed {
 				result.Malformed = append(result.Malformed, malformed{line, problem.Error()})
@@ -146,15 +145,4 @@ func (a *app) open(path string) (in io.ReadCloser, size int64, err error) {
 		return file, -1, nil
 	}
 	return file, info.Size(), nil
-}
-
-// topicOf is each channel's topic; of several the first by name.
-func topicOf(cfg config.Config) map[order.Channel]string {
-	topics := map[order.Channel]string{}
-	for _, topic := range cfg.Kafka.Topics.Names() {
-		if channel := cfg.Kafka.Topics[topic]; topics[channel] == "" {
-			topics[channel] = topic
-		}
-	}
-	return topics
 }

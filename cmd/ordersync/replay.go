@@ -28,10 +28,10 @@ func (a *app) replayCommand() *cobra.Command {
 		Use:     "replay (--order ID | --since T) [--until T]",
 		GroupID: "operate",
 		Short:   "Read the topics again and send what the shop's database has never got",
-		Long: `Reads the topics of the channels again, asks the ledger for each event, and sends those that it lacks
-to their orders, with their original coordinates. It repairs orders whose workflow was terminated,
-which drops what it held. Nothing is applied twice: an event that only waits in its workflow is dropped
-there, and the command may be interrupted and repeated.
+		Long: `Reads the topics of the channels and of their backfills again, asks the ledger for each event, and sends
+those that it lacks to their orders, with their original coordinates. It repairs orders whose workflow
+was terminated, which drops what it held. Nothing is applied twice: an event that only waits in its
+workflow is dropped there, and the command may be interrupted and repeated.
 
 --since and --until go by the records' timestamps; without --since all is read that the topics still
 hold. Records in the dead-letter topic are left to ` + "`ordersync deadletter replay`" + `.
@@ -83,7 +83,8 @@ func (a *app) replay(ctx context.Context, flags replayFlags) error {
 
 	bar := a.newBar("records", -1, false)
 	summary, err := replay.Run(ctx, replay.Options{
-		Reader: letters.Reader, Topics: cfg.Kafka.Topics, DeadLetters: letters, Target: letters.Target, Temporal: temporal,
+		Reader: letters.Reader, Topics: cfg.Kafka.Topics, Backfill: cfg.Kafka.BackfillTopics(),
+		DeadLetters: letters, Target: letters.Target, Temporal: temporal,
 		Sender: intake.NewSender(temporal, cfg.Temporal.TaskQueue, pod.Settings(cfg)),
 		Order:  id, Since: flags.since.Time, Until: flags.until.Time, Force: flags.force, DryRun: flags.dryRun, By: person(flags.by), Why: flags.why,
 		Progress: func(s replay.Summary, done, total int64) {

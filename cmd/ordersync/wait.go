@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ordersync/internal/config"
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
 	"ordersync/internal/pod"
@@ -22,14 +23,15 @@ func (a *app) waitCommand() *cobra.Command {
 		Use:     "wait",
 		GroupID: "events",
 		Short:   "Wait until everything published is applied, dead-lettered or behind a blocked order",
-		Long: `Reads everything that is in the channels' topics now and waits until each of those events is in the
-ledger of the shop's database, in the dead-letter topic, or behind an order that is blocked. The events
-themselves are ticked off, not their number.
+		Long: `Reads everything that is in the topics of the channels and of their backfills now and waits until each
+of those events is in the ledger of the shop's database, in the dead-letter topic, or behind an order
+that is blocked. The events themselves are ticked off, not their number.
 
 Then it says what became of them. Events without duplicates (events published before) are the sum of
 applied, stale, skipped, dead letters and blocked. The rate is over the events in the ledger, from the
 first broker timestamp to the last commit; p50 and p99 are from an event's broker timestamp to its
-commit. A topic keeps what was published before, so on a stack with a past the rate covers all of it.`,
+commit, of events that are no backfill's. A topic keeps what was published before, so on a stack with a
+past the rate covers all of it.`,
 		Example: `  ordersync load orders.ndjson && ordersync wait
   ordersync wait --timeout 5m -o json`,
 		Args: noArguments,
@@ -73,9 +75,10 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 	bar := a.newBar("events", -1, false)
 	stall := newStall(a, bar)
 	summary, err := settle.Wait(waiting, settle.Options{
-		Brokers: cfg.Kafka.Brokers, Transport: transport, Topics: cfg.Kafka.Topics, DeadLetterTopic: cfg.Kafka.DeadLetterTopic,
-		Target:  shop,
-		Blocked: func(ctx context.Context) (map[string]bool, error) { return operator.Blocked(ctx, temporal) },
+		Brokers: cfg.Kafka.Brokers, Transport: transport, Topics: cfg.Kafka.Topics, Backfill: backfillsRead(cfg),
+		DeadLetterTopic: cfg.Kafka.DeadLetterTopic,
+		Target:          shop,
+		Blocked:         func(ctx context.Context) (map[string]bool, error) { return operator.Blocked(ctx, temporal) },
 		Progress: func(p settle.Progress) {
 			bar.resize(int64(p.Total))
 			switch {
@@ -104,6 +107,14 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 		a.note("%d orders are blocked: %s", summary.BlockedOrders, a.hint("blocked"))
 	}
 	return errors.Join(err, printed)
+}
+
+// backfillsRead are the topics of backfills, unless they are not read: then nothing in them will be settled.
+func backfillsRead(cfg config.Config) config.Topics {
+	if cfg.BackfillRate == 0 {
+		return nil
+	}
+	return cfg.Kafka.BackfillTopics()
 }
 
 var errTimeout = errors.New("the time is up")
@@ -163,7 +174,7 @@ func (s *stall) at(done int) {
 
 func printSummary(out io.Writer, s settle.Summary) error {
 	t := newTable(out)
-	t.row("events", s.Events, "in the topics of the channels")
+	t.row("events", s.Events, "in the topics of the channels and of backfills")
 	t.row("duplicates", s.Duplicates, "published before")
 	t.row("applied", s.Applied, "")
 	t.row("stale", s.Stale, "older than what the order had")

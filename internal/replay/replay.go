@@ -1,4 +1,4 @@
-// Package replay reads the channels' topics again and sends what never reached the ledger: after an
+// Package replay reads the channels' topics, and those of their backfills, again and sends what never reached the ledger: after an
 // operator has terminated a workflow, which drops what it held, or whatever else has lost events
 // on the way.
 //
@@ -44,7 +44,9 @@ import (
 type Options struct {
 	Reader topics.Reader
 	// Topics are those read, with their channels.
-	Topics      map[string]order.Channel
+	Topics map[string]order.Channel
+	// Backfill are the topics of backfills; they need not exist.
+	Backfill    map[string]order.Channel
 	DeadLetters deadletter.Topic
 	Target      *target.Target
 	Temporal    client.Client
@@ -117,8 +119,10 @@ const (
 // Run replays what was published until it is called. After an error or an interruption it can be
 // repeated from the start; the Summary is that of what was done until then.
 func Run(ctx context.Context, o Options) (Summary, error) {
+	channels := maps.Clone(o.Topics)
+	maps.Copy(channels, o.Backfill)
 	r := &run{
-		Options: o, result: Summary{DryRun: o.DryRun, Problems: []Problem{}},
+		Options: o, channels: channels, result: Summary{DryRun: o.DryRun, Problems: []Problem{}},
 		id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{}, failed: map[string]error{},
 	}
 	err := r.run(ctx)
@@ -129,8 +133,9 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 // run is a replay under way.
 type run struct {
 	Options
-	result Summary
-	id     uuid.UUID
+	channels map[string]order.Channel // of all topics
+	result   Summary
+	id       uuid.UUID
 	// buried are the records that are left to the dead-letter topic.
 	buried map[record]bool
 	// orders has a hash of each order that was sent something.
@@ -160,8 +165,12 @@ func (r *run) run(ctx context.Context) error {
 		return err
 	}
 	var spans []topics.Span
-	for _, topic := range slices.Sorted(maps.Keys(r.Topics)) {
-		found, err := r.Reader.Spans(ctx, topic, r.Since)
+	for _, topic := range slices.Sorted(maps.Keys(r.channels)) {
+		look := r.Reader.Spans
+		if _, optional := r.Backfill[topic]; optional {
+			look = r.Reader.SpansIfAny
+		}
+		found, err := look(ctx, topic, r.Since)
 		if err != nil {
 			return err
 		}
@@ -217,7 +226,7 @@ func (r *run) take(ctx context.Context, m kafka.Message) error {
 	r.result.Read++
 	e, err := order.Decode(order.Record{
 		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
-	}, r.Topics[m.Topic])
+	}, r.channels[m.Topic])
 	switch {
 	case err != nil:
 		r.result.Rejected++

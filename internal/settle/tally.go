@@ -35,8 +35,9 @@ type Tally struct {
 	rejections int // rejected records whose dead letter is there
 	invoices   int // applied ones
 
-	first, last time.Time // broker timestamp of the first record, last commit
-	latencies   []uint32  // ms from broker timestamp to commit
+	first, last time.Time       // broker timestamp of the first record, last commit
+	patient     map[string]bool // topics whose events have no latency
+	latencies   []uint32        // ms from broker timestamp to commit
 }
 
 // state is what became of an event so far.
@@ -99,13 +100,18 @@ func (l letter) covers(e *event) bool {
 	return newer(l.place, e.place) || l.at >= e.at
 }
 
-// NewTally is an empty one.
-func NewTally() *Tally {
-	return &Tally{
+// NewTally is an empty one. Of patient topics nobody asks how long their events take.
+func NewTally(patient ...string) *Tally {
+	t := &Tally{
 		orderOf: map[string]int32{}, topicOf: map[string]int16{}, eventOf: map[identity]int32{},
 		rejected: map[place]*rejection{},
 		letters:  letters{byPlace: map[place]time.Time{}, byEvent: map[identity]letter{}},
+		patient:  map[string]bool{},
 	}
+	for _, topic := range patient {
+		t.patient[topic] = true
+	}
+	return t
 }
 
 // Published notes the record of an event. The same event again is a duplicate.
@@ -233,8 +239,10 @@ func (t *Tally) tick(e *event, entry target.Entry) {
 	if entry.AppliedAt.After(t.last) {
 		t.last = entry.AppliedAt
 	}
-	took := max(0, entry.Latency().Milliseconds())
-	t.latencies = append(t.latencies, uint32(min(took, math.MaxUint32)))
+	if !t.patient[entry.SourceTopic] {
+		took := max(0, entry.Latency().Milliseconds())
+		t.latencies = append(t.latencies, uint32(min(took, math.MaxUint32)))
+	}
 }
 
 // Behind counts the outstanding events that belong to one of the orders, and those orders.
@@ -334,7 +342,7 @@ func (t *Tally) place(s order.Source) place {
 // Summary is what came of everything published. Events without Duplicates are the sum of Applied,
 // Stale, Skipped, DeadLetters, Blocked and Outstanding.
 type Summary struct {
-	Events      int `json:"events"`     // records in the channels' topics
+	Events      int `json:"events"`     // records in the topics of the channels and of their backfills
 	Duplicates  int `json:"duplicates"` // of these, events published before
 	Applied     int `json:"applied"`
 	Stale       int `json:"stale"`
@@ -350,7 +358,7 @@ type Summary struct {
 	// EventsPerSecond is over the events in the ledger, from the first broker timestamp to the last
 	// commit; 0 where that is not known.
 	EventsPerSecond float64 `json:"events_per_second"`
-	// P50 and P99 are from broker timestamp to commit, in milliseconds.
+	// P50 and P99 are from broker timestamp to commit, in milliseconds, without backfills.
 	P50 int64 `json:"p50_ms"`
 	P99 int64 `json:"p99_ms"`
 
@@ -387,7 +395,8 @@ func (t *Tally) Summary(blocked map[string]bool) Summary {
 	if !t.last.IsZero() {
 		s.LastApplied = &t.last
 		if took := t.last.Sub(t.first).Seconds(); took > 0 {
-			s.EventsPerSecond = math.Round(10*float64(len(t.latencies))/took) / 10
+			inLedger := t.settled[applied] + t.settled[stale] + t.settled[skipped]
+			s.EventsPerSecond = math.Round(10*float64(inLedger)/took) / 10
 		}
 	}
 	slices.Sort(t.latencies)

@@ -28,7 +28,7 @@ type ledger map[target.EventKey]target.Entry
 
 func (l ledger) put(e order.Event, outcome order.Outcome, took time.Duration) {
 	l[target.EventKey{SyncID: e.SyncID, ID: e.ID}] = target.Entry{
-		Outcome: outcome, ReceivedAt: e.Source.ReceivedAt, AppliedAt: e.Source.ReceivedAt.Add(took),
+		Outcome: outcome, SourceTopic: e.Source.Topic, ReceivedAt: e.Source.ReceivedAt, AppliedAt: e.Source.ReceivedAt.Add(took),
 	}
 }
 
@@ -191,6 +191,22 @@ func TestTallyGoesRoundWhatIsOutstanding(t *testing.T) {
 	assert.Equal(t, 9, rows.tick(tally))
 	assert.Equal(t, 0, tally.Outstanding())
 	assert.Empty(t, tally.Next(10))
+}
+
+func TestTallyHasNoLatencyOfPatientTopics(t *testing.T) {
+	rows := ledger{}
+	quick, late := published("1", "a", order.Creation, 0), published("2", "b", order.Creation, 1)
+	late.Source.Topic = "late"
+	rows.put(quick, order.Applied, time.Second)
+	rows.put(late, order.Applied, 5*time.Second)
+	tally := NewTally("late")
+	tally.Published(quick)
+	tally.Published(late)
+	assert.Equal(t, 2, rows.tick(tally))
+	s := tally.Summary(nil)
+	assert.Equal(t, 2, s.Applied)
+	assert.EqualValues(t, 1000, s.P99)
+	assert.InDelta(t, 0.3, s.EventsPerSecond, 0.01, "of all")
 }
 
 func TestTallyNamesTheFirstInKafka(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,10 @@ type Options struct {
 	Brokers   []string
 	Transport kafka.RoundTripper
 	// Topics are those events are published to, with their channels.
-	Topics          map[string]order.Channel
+	Topics map[string]order.Channel
+	// Backfill are the topics of backfills, if they are read. They need not exist. Their events count
+	// as the others do, but for no latency: they wait for their turn.
+	Backfill        map[string]order.Channel
 	DeadLetterTopic string
 	Target          *target.Target
 	// Blocked are the sync_ids of the orders that are blocked now.
@@ -65,7 +69,11 @@ var ErrReading = errors.New("not everything published was read")
 // before, the error is its cause, and the Summary is that of the moment and names what is
 // outstanding.
 func Wait(ctx context.Context, o Options) (Summary, error) {
-	w := &waiter{Options: o, reader: topics.Reader{Brokers: o.Brokers, Transport: o.Transport}, tally: NewTally(), lettersRead: map[int]int64{}}
+	w := &waiter{
+		Options: o, reader: topics.Reader{Brokers: o.Brokers, Transport: o.Transport},
+		tally: NewTally(slices.Collect(maps.Keys(o.Backfill))...), channels: maps.Clone(o.Topics), lettersRead: map[int]int64{},
+	}
+	maps.Copy(w.channels, o.Backfill)
 	if err := w.scan(ctx); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ErrReading, context.Cause(ctx))
@@ -83,7 +91,8 @@ type waiter struct {
 	reader topics.Reader
 	tally  *Tally
 
-	lettersRead map[int]int64 // next offset of each partition of the dead-letter topic
+	channels    map[string]order.Channel // of all topics
+	lettersRead map[int]int64            // next offset of each partition of the dead-letter topic
 	blocked     map[string]bool
 	blockedAt   time.Time
 }
@@ -92,8 +101,12 @@ type waiter struct {
 func (w *waiter) scan(ctx context.Context) error {
 	var all []topics.Span
 	total := 0
-	for topic := range maps.Keys(w.Topics) {
-		spans, err := w.reader.Spans(ctx, topic, time.Time{})
+	for topic := range w.channels {
+		look := w.reader.Spans
+		if _, optional := w.Backfill[topic]; optional {
+			look = w.reader.SpansIfAny
+		}
+		spans, err := look(ctx, topic, time.Time{})
 		if err != nil {
 			return err
 		}
@@ -111,7 +124,7 @@ func (w *waiter) scan(ctx context.Context) error {
 			return w.reader.Read(ctx, s, func(m kafka.Message) error {
 				e, err := order.Decode(order.Record{
 					Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
-				}, w.Topics[m.Topic])
+				}, w.channels[m.Topic])
 				mu.Lock()
 				defer mu.Unlock()
 				if err == nil {
@@ -241,7 +254,7 @@ func (w *waiter) deadLetter(m kafka.Message) error {
 	}
 	e, err := order.Decode(order.Record{
 		Topic: l.Source.Topic, Partition: l.Source.Partition, Offset: l.Source.Offset, Timestamp: l.Source.ReceivedAt, Value: m.Value,
-	}, w.Topics[l.Source.Topic])
+	}, w.channels[l.Source.Topic])
 	if err != nil {
 		w.tally.DeadLetter(m.Time, l.Source, nil)
 		return nil

@@ -195,6 +195,43 @@ func TestWaitOfNothing(t *testing.T) {
 	assert.Equal(t, Summary{Waiting: []Waiting{}}, s)
 }
 
+// What a backfill has published counts too, and its dead letters; how long it took says nothing.
+func TestWaitCountsBackfills(t *testing.T) {
+	b := setup(t)
+	b.options.Backfill = map[string]order.Channel{b.topic: order.Store, b.topic + ".missing": order.Online}
+	b.options.Topics = map[string]order.Channel{}
+	var bad kafka.Message
+	for _, m := range b.publish(creation(1), creation(2), [2]string{"x", "not JSON"}) {
+		if _, err := b.decode(m); err != nil {
+			bad = m
+		}
+	}
+	given, giveUp := context.WithCancelCause(t.Context())
+	defer giveUp(nil)
+	b.options.Progress = func(p Progress) {
+		if !p.Reading {
+			giveUp(errors.New("the time is up"))
+		}
+	}
+	s, err := Wait(given, b.options)
+	require.EqualError(t, err, "the time is up")
+	require.Equal(t, 3, s.Outstanding)
+
+	b.letter(bad)
+	for _, m := range b.publish() {
+		if e, err := b.decode(m); err == nil {
+			_, err = b.target.Apply(t.Context(), order.Step{Event: e})
+			require.NoError(t, err)
+		}
+	}
+	b.options.Progress = nil
+	s, err = b.wait()
+	require.NoError(t, err)
+	assert.Equal(t, 2, s.Applied)
+	assert.Equal(t, 1, s.DeadLetters)
+	assert.Zero(t, s.P99)
+}
+
 func TestWaitSaysWhichTopicIsMissing(t *testing.T) {
 	b := setup(t)
 	b.options.Topics["nowhere"] = order.Store

@@ -90,6 +90,15 @@ func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Spa
 	return spans, nil
 }
 
+// SpansIfAny is Spans of a topic that need not exist: one that does not holds nothing.
+func (r Reader) SpansIfAny(ctx context.Context, topic string, since time.Time) ([]Span, error) {
+	spans, err := r.Spans(ctx, topic, since)
+	if errors.Is(err, ErrNoTopic) {
+		return nil, nil
+	}
+	return spans, err
+}
+
 // Head is the first record of a span, and whether there is one: offsets may be of transaction
 // markers and aborted records alone.
 func (r Reader) Head(ctx context.Context, s Span) (head kafka.Message, found bool, err error) {
