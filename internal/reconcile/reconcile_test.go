@@ -2,9 +2,10 @@ package reconcile
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -298,7 +299,7 @@ func TestRepair(t *testing.T) {
 	undated.ChangedAt = time.Time{}
 	b.books.orders["7"] = undated
 	b.books.put("8", 1, `"`+strings.Repeat("x", order.MaxValue)+`"`) // too large for an event
-	b.books.put("9", 1, `"`+noise(600_000)+`"`)                      // too large for the topic
+	b.books.put("9", 1, `"`+noise(900_000)+`"`)                      // too large for the topic
 	b.books.put("10", 1, data(10))
 	elsewhere := b.books.orders["10"]
 	elsewhere.Channel = order.International
@@ -363,13 +364,11 @@ func TestRepair(t *testing.T) {
 	require.NotEqual(t, f.Findings[second].Repair, other.Findings[second].Repair)
 }
 
-// noise is text that does not get smaller by compression, n characters of it.
+// noise is text that hardly gets smaller by compression, n characters of it.
 func noise(n int) string {
-	var text strings.Builder
-	for i := uint64(1); text.Len() < n; i++ {
-		fmt.Fprintf(&text, "%x", i*0x9e3779b97f4a7c15)
-	}
-	return text.String()[:n]
+	raw := make([]byte, n)
+	_, _ = rand.Read(raw) // never fails
+	return base64.StdEncoding.EncodeToString(raw)[:n]
 }
 
 func TestWithoutRepairNothingIsPublished(t *testing.T) {

@@ -57,9 +57,6 @@ func (w *walk) repair(ctx context.Context, orders map[string]erp.Order, findings
 	}
 	for i, err := range each {
 		f := &findings[at[i]]
-		if publish.TooLarge(err) { // perhaps only the batch was that it shared
-			err = w.producer.Publish(ctx, messages[i])
-		}
 		switch {
 		case err == nil:
 			repaired++
