@@ -68,7 +68,7 @@ TEMPORAL_ADDRESS and MYSQL_DSN, and where those are not set from the file env in
 	root.SetCompletionCommandGroupID("stack")
 	root.AddCommand(
 		a.devCommand(), a.setupCommand(),
-		a.simulateCommand(), a.loadCommand(), a.waitCommand(),
+		a.simulateCommand(), a.loadCommand(), a.waitCommand(), a.scheduleCommand(), a.backfillCommand(),
 		a.statusCommand(), a.orderCommand(), a.blockedCommand(), a.retryCommand(), a.skipCommand(), a.amendCommand(),
 		a.deadletterCommand(), a.replayCommand(), a.reconcileCommand(),
 	)

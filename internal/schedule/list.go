@@ -87,7 +87,7 @@ func Describe(ctx context.Context, c client.Client, id string) (Schedule, error)
 		s.NextAt = d.Info.NextActionTimes[0].UTC()
 	}
 	if len(d.Info.RunningWorkflows) > 0 {
-		if s.Running, err = running(ctx, c, d.Info.RunningWorkflows[0].WorkflowID); err != nil {
+		if s.Running, err = UnderWay(ctx, c, d.Info.RunningWorkflows[0].WorkflowID); err != nil {
 			return s, err
 		}
 	}
@@ -110,8 +110,9 @@ func Describe(ctx context.Context, c client.Client, id string) (Schedule, error)
 	return s, nil
 }
 
-// running is a run under way, with what its activity is about. It may end meanwhile: then there is none.
-func running(ctx context.Context, c client.Client, workflowID string) (*Run, error) {
+// UnderWay is the run of a workflow, with how far its activity has come and why that failed last. It may have
+// ended meanwhile: then there is none.
+func UnderWay(ctx context.Context, c client.Client, workflowID string) (*Run, error) {
 	d, err := c.DescribeWorkflowExecution(ctx, workflowID, "")
 	if missing(err) {
 		return nil, nil
@@ -179,4 +180,14 @@ func LastPoll(ctx context.Context, c client.Client) (workflows.PollState, bool, 
 		return workflows.PollState{}, false, fmt.Errorf("read the result of %s: %w", run.GetWorkflowId(), err)
 	}
 	return state, true, nil
+}
+
+// Workers is the number of workers that lately asked for something to read from the ERP, as far as
+// Temporal tells; the queue is that of the deployment.
+func Workers(ctx context.Context, c client.Client, queue string) (int, error) {
+	answer, err := c.DescribeTaskQueue(ctx, workflows.ERPTaskQueue(queue), enumspb.TASK_QUEUE_TYPE_ACTIVITY)
+	if err != nil {
+		return 0, fmt.Errorf("ask for the workers that read the ERP: %w", err)
+	}
+	return len(answer.GetPollers()), nil
 }
