@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -40,9 +41,18 @@ type bench struct {
 	answer  func(ctx context.Context, events []order.Event) error
 }
 
-func newBench(t *testing.T, limits Limits, topics ...string) *bench {
-	if len(topics) == 0 {
-		topics = []string{"online"}
+// newBench has lanes for these topics, online if none is named. Those named so are of backfills.
+func newBench(t *testing.T, limits Limits, names ...string) *bench {
+	if len(names) == 0 {
+		names = []string{"online"}
+	}
+	var topics, backfills []string
+	for _, name := range names {
+		if strings.HasSuffix(name, ".backfill") {
+			backfills = append(backfills, name)
+		} else {
+			topics = append(topics, name)
+		}
 	}
 	b := &bench{t: t, tracker: newTracker(0, true), began: time.Now(), running: make(map[string]int)}
 	b.answer = func(context.Context, []order.Event) error { return nil }
@@ -55,7 +65,7 @@ func newBench(t *testing.T, limits Limits, topics ...string) *bench {
 		log:      quiet(),
 		metrics:  newMetrics(nil),
 		troubles: newTroubles(),
-	}, topics, nil)
+	}, topics, backfills)
 	t.Cleanup(func() {
 		cancel()
 		b.lanes.close()
