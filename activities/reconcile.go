@@ -41,13 +41,17 @@ func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (or
 		}
 	}
 	beats := startPulse(ctx, walk)
-	found, err := a.reconciler.Reconcile(ctx, walk, beats.note)
+	walking, cancel := untilWorkerStops(ctx)
+	defer cancel()
+	found, err := a.reconciler.Reconcile(walking, walk, beats.note)
 	beats.stop()
-	if err == nil {
+	switch {
+	case err == nil:
 		return found, nil
-	}
-	if ctx.Err() != nil {
+	case ctx.Err() != nil:
 		return found, ctx.Err()
+	case walking.Err() != nil:
+		err = context.Cause(walking)
 	}
 	var wait interface{ RetryAfter() time.Duration }
 	options := temporal.ApplicationErrorOptions{}
@@ -55,6 +59,24 @@ func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (or
 		options.NextRetryDelay = wait.RetryAfter()
 	}
 	return found, temporal.NewApplicationErrorWithOptions(clip(err.Error()), ReconcileFailed, options)
+}
+
+// errStopping ends an attempt early, so that another worker goes on at once.
+var errStopping = errors.New("the worker stops")
+
+// untilWorkerStops is a context that ends when the worker is about to. That of the activity does so only
+// when the worker has waited for it in vain.
+func untilWorkerStops(ctx context.Context) (context.Context, context.CancelFunc) {
+	stopping := activity.GetWorkerStopChannel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-stopping:
+			cancel(errStopping)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // pulse sends a heartbeat now and again, with where the walk has got to: also while a page takes

@@ -3,19 +3,23 @@ package workflows_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/activities"
+	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
+	"ordersync/internal/telemetry"
 	"ordersync/workflows"
 )
 
@@ -123,6 +127,54 @@ func TestCompareOrdersGoesOn(t *testing.T) {
 	require.Equal(t, []order.Walk{reached}, w.attempts)
 	require.NotEmpty(t, beats)
 	require.Equal(t, further, beats[len(beats)-1])
+}
+
+// A worker that is about to stop hands the walk to another, which goes on where it got to, on a server.
+func TestServerReconcileMovesToAnotherWorker(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs a Temporal server")
+	}
+	temporal, err := client.Dial(client.Options{
+		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: telemetry.SDKLogger(slog.New(slog.DiscardHandler)),
+	})
+	require.NoError(t, err)
+	defer temporal.Close()
+	queue := devtest.Name(t, "queue")
+	decides := worker.New(temporal, queue, worker.Options{})
+	decides.RegisterWorkflowWithOptions(workflows.Reconcile, workflow.RegisterOptions{Name: workflows.ReconcileName})
+	require.NoError(t, decides.Start())
+	defer decides.Stop()
+	startActing := func(w *walker) worker.Worker {
+		acts := worker.New(temporal, workflows.ERPTaskQueue(queue), worker.Options{WorkerStopTimeout: 5 * time.Second})
+		acts.RegisterActivity(activities.NewReconciliation(w))
+		require.NoError(t, acts.Start())
+		return acts
+	}
+	walking := make(chan struct{})
+	first := &walker{attempt: func(ctx context.Context, _ int, at order.Walk, progress func(order.Walk)) (order.Reconciliation, error) {
+		at.Stage, at.Cursor = order.ListsTarget, "42"
+		progress(at)
+		close(walking)
+		<-ctx.Done()
+		return order.Reconciliation{}, ctx.Err()
+	}}
+	acts := startActing(first)
+	run, err := temporal.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: queue, TaskQueue: queue}, workflows.ReconcileName, workflows.ReconcileInput{})
+	require.NoError(t, err)
+	<-walking
+	began := time.Now()
+	acts.Stop()
+	second := &walker{attempt: func(_ context.Context, _ int, at order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {
+		at.Found.Agreeing = 7
+		return at.Found, nil
+	}}
+	defer startActing(second).Stop()
+	var report workflows.ReconcileReport
+	require.NoError(t, run.Get(t.Context(), &report))
+	require.EqualValues(t, 7, report.Agreeing)
+	require.Len(t, second.attempts, 1)
+	require.Equal(t, "42", second.attempts[0].Cursor)
+	require.Less(t, time.Since(began), 20*time.Second, "before the heartbeats' time-out")
 }
 
 // Somebody cancels the run: the walk ends, and so does the run.

@@ -111,7 +111,9 @@ func (a *app) reconcile(ctx context.Context, flags reconcileFlags) error {
 	}
 	bar := a.newBar("orders", -1, false)
 	report, err := reconcile.Follow(ctx, temporal, run, func(p reconcile.Progress) {
-		bar.resize(p.Walk.Expected)
+		if p.Walk.Expected > 0 {
+			bar.resize(p.Walk.Expected)
+		}
 		bar.set(p.Walk.Found.ERPOrders+p.Walk.Found.TargetOrders, reconcileProgress(p))
 	})
 	bar.finish()
