@@ -112,7 +112,7 @@ func (b *bench) fill(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer shop.Close()
+	defer shop.Close() //nolint:errcheck // nothing is pending
 	if err := shop.Migrate(ctx); err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (b *bench) measure(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer shop.Close()
+	defer shop.Close() //nolint:errcheck // nothing is pending
 	reconciler := reconcile.New(reconcile.Options{ERP: source, Target: shop, Logger: b.log})
 	walk := order.Walk{PageSize: b.pageSize, Found: order.Reconciliation{RunID: uuid.NewString(), StartedAt: time.Now().UTC()}}
 
