@@ -12,6 +12,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -62,7 +63,20 @@ func New(o Options) *Poller {
 // stretch has taken long enough, when the state says that there is more. progress is told the state after
 // each page, and whether to go on is its answer. The error is an *order.Failure; what progress was told
 // stays true.
+//
+// A cursor that is none of the source's counts as lost: polling begins anew. That takes time, and is
+// harmless; waiting for somebody to say so would stop polling.
 func (p *Poller) Poll(ctx context.Context, task order.PollTask, progress func(order.PollState) bool) (order.PollState, error) {
+	state, err := p.poll(ctx, task, progress)
+	if errors.Is(err, erp.ErrCursor) && task.State.Cursor != "" {
+		p.Logger.ErrorContext(ctx, "the cursor is none of this ERP's: polling begins anew. Was ERP_SOURCE changed, or its queries?", "from", task.State.From, "error", err)
+		task.Begin, task.State.Cursor = true, ""
+		return p.poll(ctx, task, progress)
+	}
+	return state, err
+}
+
+func (p *Poller) poll(ctx context.Context, task order.PollTask, progress func(order.PollState) bool) (order.PollState, error) {
 	until := time.Now().Add(p.Stretch)
 	s := &stretch{Poller: p, task: task, state: task.State}
 	if task.Begin {

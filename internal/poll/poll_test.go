@@ -113,6 +113,24 @@ func TestALostCursor(t *testing.T) {
 	require.Equal(t, start.Add(200*time.Second), state.From)
 }
 
+// The source was changed. Everything is read, and what has arrived is left out.
+func TestACursorOfAnotherSource(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 50)...)
+	b.poll(t, order.PollState{})
+	b.apply(t, b.records(t, "online"))
+	state := b.poll(t, order.PollState{Cursor: "another/one", ChangedUntil: start})
+	require.Equal(t, order.PollCounts{Pages: 1, Read: 50, Known: 50}, state.PollCounts)
+	require.Contains(t, b.log.String(), "polling begins anew")
+
+	// Also in the midst of a poll that another version of a worker began.
+	midst := task(order.PollState{Cursor: "another/one"})
+	midst.Begin = false
+	state, err := b.Poll(t.Context(), midst, on)
+	require.NoError(t, err)
+	require.EqualValues(t, 50, state.Known)
+}
+
 // Rows dated in the future must not make everything count as read before them, nor as new for ever.
 func TestARowFromTheFuture(t *testing.T) {
 	b := setup(t)

@@ -70,7 +70,10 @@ func parse(c erp.Cursor) (time.Time, int, error) {
 	at, n, _ := strings.Cut(string(c), "/")
 	nanos, err := strconv.ParseInt(at, 10, 64)
 	number, err2 := strconv.Atoi(n)
-	return time.Unix(0, nanos).UTC(), number, errors.Join(err, err2)
+	if err = errors.Join(err, err2); err != nil {
+		err = fmt.Errorf("%w: %w", erp.ErrCursor, err)
+	}
+	return time.Unix(0, nanos).UTC(), number, err
 }
 
 func (s *source) Page(_ context.Context, r erp.Request) (erp.Page, error) {

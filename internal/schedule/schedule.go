@@ -26,7 +26,7 @@ import (
 // The names of the schedules.
 const (
 	Poll      = workflows.PollERPID
-	Reconcile = "ordersync-reconcile"
+	Reconcile = workflows.ReconcileID
 )
 
 // Names are all of them.
@@ -45,7 +45,7 @@ type Settings struct {
 	// ReconcileEvery is the time between two comparisons; 0 leaves their schedule alone.
 	ReconcileEvery time.Duration
 	// Reconcile is the input of each.
-	Reconcile any
+	Reconcile workflows.ReconcileInput
 }
 
 // Applied is what Apply did to a schedule.
@@ -88,7 +88,7 @@ func Apply(ctx context.Context, c client.Client, s Settings) ([]Applied, error) 
 	all := []Applied{poll}
 	if s.ReconcileEvery > 0 {
 		reconcile, err := apply(ctx, c, wanted{
-			id: Reconcile, every: s.ReconcileEvery, taskQueue: s.TaskQueue, workflow: "Reconcile", summary: "compares the ERP with the target",
+			id: Reconcile, every: s.ReconcileEvery, taskQueue: s.TaskQueue, workflow: workflows.ReconcileName, summary: "compares the ERP with the target",
 			input: func(*workflows.PollInput) (any, error) { return s.Reconcile, nil },
 		})
 		if err != nil {
