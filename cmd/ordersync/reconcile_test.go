@@ -20,6 +20,7 @@ import (
 	"ordersync/activities"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
+	"ordersync/internal/target"
 	"ordersync/internal/telemetry"
 	"ordersync/workflows"
 )
@@ -164,4 +165,36 @@ func TestReconcileCommand(t *testing.T) {
 	}, "the last report is the last one")
 	r = reconciled("--last", "--limit", "2")
 	require.Contains(t, r.stdout, "… and 5 more: raise --limit (7 are kept in detail)")
+}
+
+// The order's timeline names an event that a reconcile has published.
+func TestOrderNamesItsRepair(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a Temporal server")
+	}
+	environ := map[string]string{"TEMPORAL_ADDRESS": devtest.Temporal(t), "MYSQL_DSN": devtest.MySQL(t)}
+	shop, err := target.Open(environ["MYSQL_DSN"], target.Options{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	defer shop.Close()
+	require.NoError(t, shop.Migrate(t.Context()))
+	id := devtest.Name(t, "order")
+	for version, kind := range []order.Kind{order.Creation, order.Update} {
+		e := order.Event{SyncID: id, ID: uuid.New(), Kind: kind, Version: int64(version + 1), Data: json.RawMessage(`1`), Channel: order.Online}
+		e.OccurredAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		e.Source = order.Source{Topic: "online", ReceivedAt: e.OccurredAt}
+		_, err := shop.Apply(t.Context(), order.Step{Event: e})
+		require.NoError(t, err)
+		if kind == order.Update {
+			require.NoError(t, shop.RecordAction(t.Context(), order.Action{ID: uuid.New(), SyncID: id, Name: order.RepairAction, EventID: &e.ID, By: "support@shop", At: e.OccurredAt}))
+		}
+	}
+	r := call(t.Context(), environ, "", "order", id)
+	require.NoError(t, r.err)
+	assert.Contains(t, r.stdout, "order_updation v2 (repair)")
+	assert.Contains(t, r.stdout, "order_creation v1  ")
+	var view orderView
+	call(t.Context(), environ, "", "order", id, "-o", "json").decode(t, &view)
+	require.Len(t, view.Timeline, 2)
+	assert.True(t, view.Timeline[1].Repair)
+	assert.False(t, view.Timeline[0].Repair)
 }
