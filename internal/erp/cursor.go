@@ -23,13 +23,14 @@ type sqlCursor struct {
 
 const sqlKind = "sql"
 
-// place is a place in a query's rows: after the row (At, ID), or before all rows of At if it has no ID.
+// place is a place in a query's rows: behind the row (At, ID), or before all rows of At if it has neither ID nor
+// Nulls.
 type place struct {
 	At int64 `json:"at"`
 	// ID is a JSON number or string.
 	ID json.RawMessage `json:"id,omitempty"`
-	// Nulls is the number of rows without an id at At that lie before the place.
-	Nulls int `json:"nulls,omitempty"`
+	// Nulls tells that the place is behind the rows of At that have no id.
+	Nulls bool `json:"nulls,omitempty"`
 	// Reached is the time up to which the query had been read before the place was moved back.
 	Reached int64 `json:"reached,omitempty"`
 }

@@ -16,13 +16,17 @@ type dialect struct {
 	open func(Options) (*sql.DB, error)
 	// clock asks for the database's time.
 	clock string
-	// after is the condition for the rows after a place: begin for those from a time on, then for
-	// those behind a row, and behind a number of rows of a time that have no id.
+	// begin is the condition for the rows from a time on; behind is for those behind a row, and
+	// behindNulls for those behind the rows of a time that have no id.
 	begin, behind, behindNulls string
 	// instant is a time as an argument.
 	instant func(time.Time) any
-	// twice tells that behind takes the time twice.
-	twice bool
+	// nulls is the condition for the rows of a time that have no id. nullsLast tells that behind leaves
+	// them out.
+	nulls     string
+	nullsLast bool
+	// positional tells that an argument is given as often as its parameter is mentioned.
+	positional bool
 	// until leaves out what is later, by the nth parameter.
 	until func(n int) string
 	// parameter is the nth one, from 1.
@@ -55,9 +59,10 @@ var mysqlDialect = dialect{
 	clock:       "SELECT UTC_TIMESTAMP(6)",
 	begin:       "changed_at >= CAST(? AS DATETIME(6))",
 	behind:      "(changed_at > CAST(? AS DATETIME(6)) OR changed_at = CAST(? AS DATETIME(6)) AND id > ?)",
-	behindNulls: "changed_at >= CAST(? AS DATETIME(6))",
+	behindNulls: "(changed_at > CAST(? AS DATETIME(6)) OR changed_at = CAST(? AS DATETIME(6)) AND id IS NOT NULL)",
+	nulls:       "changed_at = CAST(? AS DATETIME(6)) AND id IS NULL",
 	instant:     func(t time.Time) any { return t.UTC().Format(timeFormat) },
-	twice:       true,
+	positional:  true,
 	until:       func(int) string { return "changed_at < CAST(? AS DATETIME(6))" },
 	parameter:   func(int) string { return "?" },
 	readable:    "changed_at >= CAST('1000-01-01' AS DATETIME(6))",
@@ -76,7 +81,9 @@ var postgresDialect = dialect{
 	clock:       "SELECT clock_timestamp()",
 	begin:       "changed_at >= $1",
 	behind:      "(changed_at, id) > ($1, $2)",
-	behindNulls: "(changed_at > $1 OR changed_at = $1 AND id IS NULL)",
+	behindNulls: "changed_at > $1",
+	nulls:       "changed_at = $1 AND id IS NULL",
+	nullsLast:   true,
 	instant:     func(t time.Time) any { return t.UTC() },
 	until:       func(n int) string { return "changed_at < $" + strconv.Itoa(n) },
 	parameter:   func(n int) string { return "$" + strconv.Itoa(n) },

@@ -52,6 +52,9 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 	if err == nil {
 		err = s.follow("events", l, cursor.Next)
 	}
+	if err == nil && len(l.items) > 0 && l.next == "" {
+		err = fmt.Errorf("GET %s/events: the answer has no next, so its events would be read again for ever", s.base.Host)
+	}
 	if err == nil && l.more && cursor.visited(l.next) {
 		err = fmt.Errorf("GET %s/events: the answer's next %q was given before: the ERP goes round in circles", s.base.Host, clip(l.next))
 	}

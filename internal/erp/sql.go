@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,14 +115,16 @@ func (s *sqlSource) Page(ctx context.Context, r Request) (Page, error) {
 		if next == nil {
 			break
 		}
-		if len(page.Rows) == r.Limit || bytes >= maxPage {
+		if len(page.Rows) >= r.Limit || bytes >= maxPage {
 			page.More = true
 			break
 		}
-		head := next.take()
-		page.Rows = append(page.Rows, head.row)
-		places[next.name] = head.after
-		bytes += len(head.row.Value)
+		for joined := true; joined; joined = !next.empty() && next.buffer[0].joined {
+			head := next.take()
+			page.Rows = append(page.Rows, head.row)
+			places[next.name] = head.after
+			bytes += len(head.row.Value)
+		}
 	}
 	if len(page.Rows) == 0 {
 		return page, nil
@@ -171,10 +174,12 @@ type stream struct {
 	buffer  []head
 }
 
-// head is a row and the place after it.
+// head is a row and the place behind it.
 type head struct {
 	row   Row
 	after place
+	// joined tells that no page ends before the row.
+	joined bool
 }
 
 func (s *stream) empty() bool { return len(s.buffer) == 0 }
@@ -192,73 +197,144 @@ func (s *stream) before(other *stream) bool {
 }
 
 // read fills a stream's buffer.
-func (s *sqlSource) read(ctx context.Context, st *stream, r Request, m maker) (err error) {
+func (s *sqlSource) read(ctx context.Context, st *stream, r Request, m maker) error {
 	shape := st.known()
 	if shape == nil { // another page met an error
 		if err := s.describe(ctx, []*described{st.described}, changeColumns, "id"); err != nil {
 			return err
 		}
-		shape = st.known()
+		if shape = st.known(); shape == nil {
+			return errors.New("its columns changed while it was read")
+		}
 	}
+	from := st.place
 	// One more than a page takes tells whether there are more.
-	statement, args := s.statement(st, shape, r.Until, r.Limit+1)
-	rows, err := s.db.QueryContext(ctx, statement, args...)
+	where, args := s.behind(st, shape)
+	read, full, err := s.rows(ctx, st, shape, m, where, args, r.Until, r.Limit+1)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	reader := newReader(shape, m, st.name)
-	size, read := 0, 0
-	for rows.Next() {
-		if err := rows.Scan(reader.targets...); err != nil {
+	st.ended = !full
+	for i, h := range read {
+		if h.after.ID != nil {
+			st.buffer = append(st.buffer, h)
+			continue
+		}
+		if i > 0 && read[i-1].after.ID == nil && read[i-1].after.At == h.after.At {
+			continue // read with the one before
+		}
+		if err := s.readNulls(ctx, st, shape, m, r, h.after); err != nil {
 			return err
-		}
-		row, id, err := reader.row()
-		if err != nil {
-			return err
-		}
-		after := place{At: row.ChangedAt.UnixMicro(), ID: id}
-		if id == nil {
-			after.Nulls = 1
-			if st.place.ID == nil && st.place.At == after.At {
-				after.Nulls += st.place.Nulls
-			}
-		}
-		st.place, st.started = after, true
-		st.buffer = append(st.buffer, head{row, after})
-		read++
-		if size += len(row.Value); size >= maxPage {
-			return nil // the driver reads what the server has sent, and drops it
 		}
 	}
-	st.ended = read <= r.Limit
-	return rows.Err()
+	if n := len(read); n > 0 {
+		st.place, st.started = read[n-1].after, true
+	}
+	if s.dialect.nullsLast && from.ID != nil {
+		return s.readLeftNulls(ctx, st, shape, m, r, from)
+	}
+	return nil
 }
 
-// statement is the page of a query behind the stream's place.
-func (s *sqlSource) statement(st *stream, shape *shape, until time.Time, limit int) (string, []any) {
-	var args []any
-	where := s.dialect.readable + s.dialect.bounded
-	offset := ""
-	if st.started {
-		at := s.dialect.instant(time.UnixMicro(st.place.At))
-		condition := s.dialect.begin
-		args = append(args, at)
-		if st.place.Nulls > 0 {
-			condition, offset = s.dialect.behindNulls, fmt.Sprintf(" OFFSET %d", st.place.Nulls)
-		} else if id, ok := argument(st.place.ID, shape.id, s.dialect.integerIDs); ok && st.place.ID != nil {
-			condition = s.dialect.behind
-			if s.dialect.twice {
-				args = append(args, at)
-			}
-			args = append(args, id)
-		}
-		where = condition + s.dialect.bounded
+// maxNulls is the most rows of one time without an id.
+const maxNulls = 10_000
+
+// readNulls reads the rows of a time that have no id. There is no place between them: they are read as a whole,
+// and a page has all of them or none.
+func (s *sqlSource) readNulls(ctx context.Context, st *stream, shape *shape, m maker, r Request, behind place) error {
+	at := s.dialect.instant(time.UnixMicro(behind.At))
+	read, full, err := s.rows(ctx, st, shape, m, s.dialect.nulls, []any{at}, r.Until, maxNulls)
+	if err != nil {
+		return err
 	}
+	if full {
+		return fmt.Errorf("%d rows or more that changed at %s have no id: give them one, as there is no place among them to go on from",
+			len(read), time.UnixMicro(behind.At).UTC().Format(time.RFC3339Nano))
+	}
+	for i, h := range read {
+		st.buffer = append(st.buffer, head{row: h.row, after: behind, joined: i > 0})
+	}
+	return nil
+}
+
+// readLeftNulls reads the rows without an id of the time that a page ended in, where they come last and
+// are not behind any place with an id. They go with the first row that is read now, so that each page
+// gets on; they may be read twice.
+func (s *sqlSource) readLeftNulls(ctx context.Context, st *stream, shape *shape, m maker, r Request, from place) error {
+	following := st.buffer
+	st.buffer = nil
+	behind := place{At: from.At, Nulls: true}
+	if err := s.readNulls(ctx, st, shape, m, r, behind); err != nil {
+		return err
+	}
+	left := st.buffer
+	if len(left) == 0 || len(following) == 0 {
+		if st.buffer = append(left, following...); len(left) > 0 {
+			st.place = behind
+		}
+		return nil
+	}
+	first := 1
+	for first < len(following) && following[first].joined {
+		first++
+	}
+	for i := range left {
+		left[i].joined, left[i].after = true, following[0].after
+	}
+	st.buffer = slices.Concat(following[:first], left, following[first:])
+	return nil
+}
+
+// rows reads rows, limit at most, and tells whether there may be more.
+func (s *sqlSource) rows(ctx context.Context, st *stream, shape *shape, m maker, where string, args []any, until time.Time, limit int,
+) (read []head, full bool, err error) {
 	if !until.IsZero() {
 		args = append(args, s.dialect.instant(until))
 		where += " AND " + s.dialect.until(len(args))
 	}
-	return fmt.Sprintf("SELECT %s FROM (\n%s\n) AS q WHERE %s ORDER BY changed_at, id LIMIT %d%s",
-		strings.Join(shape.columns, ", "), st.text, where, limit, offset), args
+	rows, err := s.db.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM (\n%s\n) AS q WHERE %s ORDER BY changed_at, id LIMIT %d",
+		strings.Join(shape.columns, ", "), st.text, where+s.dialect.bounded, limit), args...)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	reader := newReader(shape, m, st.name)
+	size := 0
+	for rows.Next() {
+		if err := rows.Scan(reader.targets...); err != nil {
+			return nil, false, err
+		}
+		row, id, err := reader.row()
+		if err != nil {
+			return nil, false, err
+		}
+		read = append(read, head{row: row, after: place{At: row.ChangedAt.UnixMicro(), ID: id, Nulls: id == nil}})
+		if size += len(row.Value); size >= maxPage {
+			return read, true, nil // the driver drops what the server still sends
+		}
+	}
+	return read, len(read) == limit, rows.Err()
+}
+
+// behind is the condition for the rows behind the stream's place.
+func (s *sqlSource) behind(st *stream, shape *shape) (where string, args []any) {
+	if !st.started {
+		return s.dialect.readable, nil
+	}
+	at := s.dialect.instant(time.UnixMicro(st.place.At))
+	if st.place.Nulls {
+		if s.dialect.positional {
+			return s.dialect.behindNulls, []any{at, at}
+		}
+		return s.dialect.behindNulls, []any{at}
+	}
+	if st.place.ID != nil {
+		if id, ok := argument(st.place.ID, shape.id, s.dialect.integerIDs); ok {
+			if s.dialect.positional {
+				return s.dialect.behind, []any{at, at, id}
+			}
+			return s.dialect.behind, []any{at, id}
+		}
+	}
+	return s.dialect.begin, []any{at}
 }

@@ -1,0 +1,389 @@
+package erp_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/erp"
+	"ordersync/internal/order"
+)
+
+// answering is a service that always does the same.
+func answering(t *testing.T, handler http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func text(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }
+}
+
+func httpSource(t *testing.T, url string) erp.Source {
+	t.Helper()
+	return openSource(t, erp.Options{Kind: erp.HTTP, URL: url, Timeout: 5 * time.Second})
+}
+
+func pageError(t *testing.T, url string) error {
+	t.Helper()
+	_, err := httpSource(t, url).Page(t.Context(), erp.Request{Limit: 10})
+	require.Error(t, err)
+	require.Less(t, len(err.Error()), 800)
+	return err
+}
+
+const anEvent = `{"sync_id":1,"event":"order_creation","channel":"store","data":{"a":1}}`
+
+func TestRequests(t *testing.T) {
+	var asked []*http.Request
+	base := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r)
+		fmt.Fprintf(w, `{"events":[%s],"next":"a b&c","more":false}`, anEvent)
+	})
+	source := openSource(t, erp.Options{Kind: erp.HTTP, URL: base + "/api/v2/?tenant=7", Token: "hunter2"})
+	page, err := source.Page(t.Context(), erp.Request{Limit: 10, Until: time.Date(2026, 1, 1, 0, 0, 0, 0, time.FixedZone("", 3600))})
+	require.NoError(t, err)
+	_, err = source.Page(t.Context(), erp.Request{Limit: 10, After: page.Next})
+	require.NoError(t, err)
+	from, err := source.From(time.Date(2026, 1, 1, 0, 0, 0, 1000, time.UTC))
+	require.NoError(t, err)
+	_, err = source.Page(t.Context(), erp.Request{Limit: 10, After: from})
+	require.NoError(t, err)
+	require.Equal(t, "/api/v2/events", asked[0].URL.Path)
+	require.Equal(t, url.Values{"limit": {"10"}, "until": {"2025-12-31T23:00:00Z"}, "tenant": {"7"}}, asked[0].URL.Query())
+	require.Equal(t, url.Values{"limit": {"10"}, "after": {"a b&c"}, "tenant": {"7"}}, asked[1].URL.Query())
+	require.Equal(t, url.Values{"limit": {"10"}, "since": {"2026-01-01T00:00:00.000001Z"}, "tenant": {"7"}}, asked[2].URL.Query())
+	require.Equal(t, "Bearer hunter2", asked[0].Header.Get("Authorization"))
+
+	for _, o := range []erp.Options{
+		{URL: base, User: "sync", Password: "hunter2"},
+		{URL: strings.Replace(base, "http://", "http://sync:hunter2@", 1)},
+	} {
+		o.Kind = erp.HTTP
+		_, err = openSource(t, o).Page(t.Context(), erp.Request{Limit: 10})
+		require.NoError(t, err)
+		user, password, _ := asked[len(asked)-1].BasicAuth()
+		require.Equal(t, "sync hunter2", user+" "+password)
+	}
+	for _, o := range []erp.Options{{URL: "hunter2"}, {URL: "https://sync:hunter2@host:x"}, {URL: base, Token: "hunter2", User: "sync"}, {URL: base, Token: "hunter2\n"}} {
+		o.Kind = erp.HTTP
+		_, err := erp.Open(o)
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+func TestStatuses(t *testing.T) {
+	date := time.Now().UTC().Add(-time.Hour) // the ERP's clock is an hour behind
+	for name, c := range map[string]struct {
+		status int
+		retry  string
+		after  time.Duration // -1 for no *Unavailable
+	}{
+		"seconds":       {503, "7", 7 * time.Second},
+		"no wait":       {429, "0", 0},
+		"date":          {429, date.Add(90 * time.Second).Format(http.TimeFormat), 90 * time.Second},
+		"past date":     {500, date.Add(-time.Minute).Format(http.TimeFormat), 0},
+		"a year":        {503, "31536000", time.Hour},
+		"past counting": {503, "99999999999999999999", -1},
+		"nothing":       {503, "", -1},
+		"nonsense":      {503, "soon", -1},
+		"client error":  {404, "7", -1},
+		"no content":    {204, "", -1},
+		"partial":       {206, "", -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := pageError(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", date.Format(http.TimeFormat))
+				if c.retry != "" {
+					w.Header().Set("Retry-After", c.retry)
+				}
+				w.WriteHeader(c.status)
+				if c.status != 204 {
+					fmt.Fprint(w, "the reason\n\tis "+strings.Repeat("long ", 1000))
+				}
+			}))
+			require.ErrorContains(t, err, fmt.Sprint("the ERP answers ", c.status))
+			if c.status != 204 {
+				require.ErrorContains(t, err, ": the reason is long long")
+			}
+			var unavailable *erp.Unavailable
+			if c.after < 0 {
+				require.False(t, errors.As(err, &unavailable))
+				return
+			}
+			require.ErrorAs(t, err, &unavailable)
+			require.InDelta(t, c.after.Seconds(), unavailable.After.Seconds(), 1)
+		})
+	}
+}
+
+// Whatever an ERP says, what it is asked with is not quoted.
+func TestErrorsQuoteNoCredentials(t *testing.T) {
+	echo := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "not with %s at %s", r.Header.Get("Authorization"), r.URL)
+	})
+	broken := answering(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "{%q", r.Header.Get("Authorization")) })
+	for _, base := range []string{echo, broken, "http://127.0.0.1:1", "http://sync:hunter2@127.0.0.1:1"} {
+		for _, o := range []erp.Options{{Token: "hunter2"}, {User: "sync", Password: "hunter2"}, {}} {
+			if o.Token != "" && strings.Contains(base, "@") {
+				continue
+			}
+			o.Kind, o.URL = erp.HTTP, base+"/?key=hunter2"
+			_, err := openSource(t, o).Page(t.Context(), erp.Request{Limit: 1})
+			require.Error(t, err)
+			require.NotContains(t, err.Error(), "hunter2")
+			require.NotContains(t, err.Error(), base64.StdEncoding.EncodeToString([]byte("sync:hunter2")))
+		}
+	}
+}
+
+func TestRedirects(t *testing.T) {
+	var leaked []string
+	elsewhere := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		leaked = append(leaked, r.Header.Get("Authorization"))
+		fmt.Fprint(w, `{"events":[]}`)
+	})
+	away := openSource(t, erp.Options{Kind: erp.HTTP, Token: "hunter2", URL: answering(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere+"/events?token=hunter2", http.StatusTemporaryRedirect)
+	})})
+	_, err := away.Page(t.Context(), erp.Request{Limit: 1})
+	require.ErrorContains(t, err, "redirects to "+elsewhere)
+	require.NotContains(t, err.Error(), "hunter2")
+	require.Empty(t, leaked)
+
+	within := openSource(t, erp.Options{Kind: erp.HTTP, Token: "hunter2", URL: answering(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/events" {
+			http.Redirect(w, r, "/v2/events", http.StatusFound)
+			return
+		}
+		fmt.Fprintf(w, `{"events":[],"next":%q}`, r.Header.Get("Authorization"))
+	})})
+	page, err := within.Page(t.Context(), erp.Request{Limit: 1})
+	require.NoError(t, err)
+	require.Contains(t, page.Next, "Bearer hunter2", "on the same host it is authorized")
+
+	require.ErrorContains(t, pageError(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, r.URL.Path, http.StatusFound)
+	})), "redirects more than 5 times")
+}
+
+func TestMalformedAnswers(t *testing.T) {
+	for body, want := range map[string]string{
+		``:                                  "no JSON object",
+		`<html>maintenance`:                 "no JSON object",
+		`[]`:                                "no JSON object",
+		`null`:                              `no field "events"`,
+		`{"error":"database is down"}`:      `no field "events"; the answer begins: {"error":"database is down"}`,
+		`{"events":{}}`:                     `"events" is no list`,
+		`{"events":[],"more":"yes"}`:        `"more" is neither true nor false`,
+		`{"events":[],"next":{}}`:           `"next" is neither a string nor an integer`,
+		`{"events":[],"next":1.5}`:          `"next" is neither a string nor an integer`,
+		`{"events":[],"next":"x"} trailing`: "no JSON object",
+		`{"events":[` + anEvent:             "no JSON object",
+		`{"events":[` + anEvent + `]}`:      "has no next",
+		`{"events":[],"more":true}`:         "its next \"\" has not moved",
+		`{"events":[],"next":"` + strings.Repeat("x", 2000) + `"}`: "the limit is 1024",
+	} {
+		require.ErrorContains(t, pageError(t, answering(t, text(body))), want, body)
+	}
+	// An answer that breaks off.
+	require.ErrorContains(t, pageError(t, answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		fmt.Fprint(w, `{"events":[]`)
+	})), "read the answer")
+}
+
+// A place that does not move, and places that lead back to one another.
+func TestNextThatLeadsNowhere(t *testing.T) {
+	source := httpSource(t, answering(t, text(`{"events":[`+anEvent+`],"next":"a","more":true}`)))
+	page, err := source.Page(t.Context(), erp.Request{Limit: 1})
+	require.NoError(t, err)
+	_, err = source.Page(t.Context(), erp.Request{Limit: 1, After: page.Next})
+	require.ErrorContains(t, err, `its next "a" has not moved`)
+
+	following := map[string]string{"": "a", "a": "b", "b": "c", "c": "a"}
+	source = httpSource(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"events":[],"next":%q,"more":true}`, following[r.URL.Query().Get("after")])
+	}))
+	var after erp.Cursor
+	for range 10 {
+		page, err = source.Page(t.Context(), erp.Request{Limit: 1, After: after})
+		if err != nil {
+			break
+		}
+		after = page.Next
+	}
+	require.ErrorContains(t, err, "round in circles")
+
+	// At the end a service may leave next out, or repeat it.
+	for _, end := range []string{`{"events":[]}`, `{"events":[],"next":null,"more":false}`, `{"events":null,"next":"","more":null}`, `{"events":[],"next":"12"}`} {
+		source = httpSource(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("after") == "" {
+				fmt.Fprintf(w, `{"events":[%s],"next":12,"more":true}`, anEvent)
+				return
+			}
+			fmt.Fprint(w, end)
+		}))
+		rows, place := poll(t, source, "", 1)
+		require.Len(t, rows, 1)
+		page, err := source.Page(t.Context(), erp.Request{Limit: 1, After: place})
+		require.NoError(t, err)
+		require.Equal(t, place, page.Next)
+	}
+}
+
+func TestAnswersAreBounded(t *testing.T) {
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	_, err := z.Write([]byte(`{"events":[],"next":"`))
+	require.NoError(t, err)
+	blank := bytes.Repeat([]byte(" "), 1<<20)
+	for range 200 {
+		_, err = z.Write(blank)
+		require.NoError(t, err)
+	}
+	require.NoError(t, z.Close())
+	require.Less(t, bomb.Len(), 1<<20)
+	err = pageError(t, answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		_, _ = w.Write(bomb.Bytes())
+	}))
+	require.ErrorContains(t, err, "more than 64 MiB; lower ERP_PAGE_SIZE")
+
+	// A service that never ends its answer, and one that never begins it.
+	for _, start := range []string{`{"events":[`, ""} {
+		ended := make(chan struct{})
+		base := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, start)
+			if start != "" {
+				w.(http.Flusher).Flush()
+			}
+			select {
+			case <-r.Context().Done():
+			case <-ended:
+			}
+		})
+		t.Cleanup(func() { close(ended) })
+		source := openSource(t, erp.Options{Kind: erp.HTTP, URL: base, Timeout: 200 * time.Millisecond})
+		_, err := source.Page(t.Context(), erp.Request{Limit: 1})
+		require.Error(t, err)
+		require.True(t, errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "timeout"), err)
+	}
+}
+
+// What an event in a list may look like, and what becomes of it.
+func TestEventsInAList(t *testing.T) {
+	read := func(t *testing.T, event string) erp.Row {
+		rows, _ := poll(t, httpSource(t, answering(t, text(`{"events":[`+event+`],"next":"x"}`))), "", 10)
+		require.Len(t, rows, 1)
+		return rows[0]
+	}
+	row := read(t, `{"sync_id":9007199254740993,"event":"order_updation","channel":"store","version":7,"data":{"n": 1e400, "d":12345678901234567890.10},
+		"changed_at":"2026-01-01T13:00:00.1234567+01:00","other":{}}`)
+	require.Equal(t, "9007199254740993", row.Event.SyncID)
+	require.Equal(t, order.Store, row.Event.Channel)
+	require.Equal(t, `{"n":1e400,"d":12345678901234567890.10}`, string(row.Event.Data))
+	require.Equal(t, time.Date(2026, 1, 1, 12, 0, 0, 123_456_000, time.UTC), row.Event.OccurredAt)
+	require.Equal(t, `{"sync_id":"9007199254740993","event":"order_updation","event_id":"`+row.Event.ID.String()+
+		`","version":7,"occurred_at":"2026-01-01T12:00:00.123456Z","data":{"n":1e400,"d":12345678901234567890.10}}`, string(row.Value))
+
+	a, b := read(t, anEvent).Event.ID, read(t, anEvent).Event.ID
+	require.Equal(t, a, b, "the same content is the same event")
+	require.NotEqual(t, a, read(t, strings.Replace(anEvent, `"a":1`, `"a":2`, 1)).Event.ID)
+	require.NotEqual(t, a, read(t, strings.Replace(anEvent, `"data"`, `"changed_at":"2026-01-01T00:00:00Z","data"`, 1)).Event.ID)
+	require.Nil(t, read(t, strings.Replace(anEvent, `"data"`, `"changed_at":"yesterday","occurred_at":null,"data"`, 1)).Rejected)
+
+	for name, c := range map[string]struct {
+		event   string
+		reason  order.Reason
+		syncID  string
+		channel order.Channel
+	}{
+		"number":          {`5`, order.MalformedJSON, "", ""},
+		"null":            {`null`, order.MalformedJSON, "", ""},
+		"no data":         {`{"sync_id":1,"event":"order_creation","channel":"store"}`, order.MissingField, "1", order.Store},
+		"no sync_id":      {`{"event":"order_creation","channel":"store","data":1}`, order.MissingField, "", order.Store},
+		"no channel":      {`{"sync_id":1,"event":"order_creation","data":1}`, order.MissingField, "1", ""},
+		"unknown channel": {`{"sync_id":1,"event":"order_creation","channel":"fax","data":1}`, order.InvalidField, "1", ""},
+		"channel 5":       {`{"sync_id":1,"event":"order_creation","channel":5,"data":1}`, order.InvalidField, "1", ""},
+		"too large":       {`{"sync_id":1,"event":"order_creation","channel":"store","data":"` + strings.Repeat("x", order.MaxValue) + `"}`, order.ValueTooLarge, "1", order.Store},
+		"grown too large": {`{"sync_id":1,"event":"order_creation","channel":"store","data":"` + strings.Repeat("x", order.MaxValue-80) + `"}`, order.ValueTooLarge, "1", order.Store},
+		"no UTF-8":        {`{"sync_id":1,"event":"order_creation","channel":"store","data":"` + "\xff" + `"}`, order.InvalidUTF8, "1", order.Store},
+		"no UTF-8 in id":  {`{"sync_id":"` + "\xff" + `","event":"order_creation","channel":"store","data":1}`, order.InvalidUTF8, "\ufffd", order.Store},
+		"float version":   {`{"sync_id":1,"event":"order_creation","channel":"store","data":1,"version":1.5}`, order.InvalidField, "1", order.Store},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row := read(t, c.event)
+			require.NotNil(t, row.Rejected)
+			require.Equal(t, c.reason, row.Rejected.Reason, row.Rejected.Detail)
+			require.Equal(t, c.syncID, row.Event.SyncID)
+			require.Equal(t, c.channel, row.Event.Channel)
+			if name != "grown too large" {
+				require.Equal(t, c.event, string(row.Value), "as it came")
+			}
+		})
+	}
+}
+
+func TestHTTPOrders(t *testing.T) {
+	var asked []url.Values
+	base := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		require.Equal(t, "/orders", r.URL.Path)
+		q := r.URL.Query()
+		asked = append(asked, q)
+		switch {
+		case q.Has("id"):
+			var list []string
+			for _, id := range q["id"] {
+				if strings.HasSuffix(id, "7") {
+					list = append(list, fmt.Sprintf(`{"sync_id":%q,"channel":"store","data":1}`, id))
+				}
+			}
+			fmt.Fprintf(w, `{"orders":[%s]}`, strings.Join(list, ","))
+		case q.Get("after") == "":
+			fmt.Fprint(w, `{"orders":[{"sync_id":1,"channel":"store","version":3,"data":{"a": 1},"changed_at":"2026-01-01T00:00:00Z"},{"sync_id":2,"data":1}],"next":2,"more":true}`)
+		default:
+			fmt.Fprint(w, `{"orders":[{"sync_id":"é","channel":"online","data":"x"}]}`+strings.Repeat(" ", 10))
+		}
+	})
+	source := httpSource(t, base)
+	page, err := source.Orders(t.Context(), "", 2)
+	require.NoError(t, err)
+	require.True(t, page.More)
+	require.Equal(t, erp.Order{
+		SyncID: "1", Channel: order.Store, Version: 3, Data: []byte(`{"a":1}`), ChangedAt: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+	}, page.Orders[0])
+	require.Equal(t, "2", page.Orders[1].SyncID)
+	require.Equal(t, order.MissingField, page.Orders[1].Rejected.Reason)
+	page, err = source.Orders(t.Context(), page.Next, 2)
+	require.NoError(t, err)
+	require.False(t, page.More)
+	require.Equal(t, "é", page.Orders[0].SyncID)
+	require.Equal(t, "2", asked[1].Get("after"))
+
+	var ids []string
+	for i := range 200 {
+		ids = append(ids, fmt.Sprint("order ", i))
+	}
+	known, err := source.Known(t.Context(), ids)
+	require.NoError(t, err)
+	require.Len(t, known, 20)
+	require.True(t, known["order 197"])
+	_, err = source.Orders(t.Context(), "x", 2)
+	require.ErrorIs(t, err, erp.ErrCursor)
+}

@@ -1,0 +1,465 @@
+package erp_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ordersync/internal/erp"
+	"ordersync/internal/order"
+)
+
+// queriesDir writes queries to files: name, text, and so on.
+func queriesDir(t *testing.T, files ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i := 0; i < len(files); i += 2 {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, files[i]), []byte(files[i+1]), 0o600))
+	}
+	return dir
+}
+
+func each(t *testing.T, f func(t *testing.T, d database)) {
+	for kind, make := range databases {
+		t.Run(kind, func(t *testing.T) { f(t, make(t)) })
+	}
+}
+
+// row is one row as a query without a table; columns that are not named have usual values.
+func row(d database, columns map[string]string) string {
+	at := map[string]string{erp.MySQL: "CAST('2026-01-01 12:00:00.123456' AS DATETIME(6))", erp.Postgres: "timestamptz '2026-01-01 12:00:00.123456+00'"}
+	all := map[string]string{"sync_id": "7", "event": "'order_creation'", "data": "'{\"a\": 1}'", "changed_at": at[d.kind], "id": "1", "channel": "'online'"}
+	for name, value := range columns {
+		if all[name] = value; value == "" {
+			delete(all, name)
+		}
+	}
+	var list []string
+	for name, value := range all {
+		list = append(list, value+" AS "+name)
+	}
+	return "SELECT " + strings.Join(list, ", ")
+}
+
+func readOne(t *testing.T, d database, columns map[string]string) erp.Row {
+	t.Helper()
+	source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", row(d, columns))})
+	rows, _ := poll(t, source, "", 10)
+	require.Len(t, rows, 1)
+	again, _ := poll(t, source, "", 10)
+	require.Equal(t, string(rows[0].Value), string(again[0].Value))
+	require.Equal(t, rows[0].Event.ID, again[0].Event.ID)
+	return rows[0]
+}
+
+// What a column may hold, and how it comes out.
+func TestColumns(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		pg := d.kind == erp.Postgres
+		is := func(mysql, postgres string) string {
+			if pg {
+				return postgres
+			}
+			return mysql
+		}
+		e := readOne(t, d, nil).Event
+		require.Equal(t, "7", e.SyncID)
+		require.Equal(t, `{"a":1}`, string(e.Data))
+		require.Equal(t, time.Date(2026, 1, 1, 12, 0, 0, 123_456_000, time.UTC), e.OccurredAt)
+
+		e = readOne(t, d, map[string]string{"sync_id": "'  SO-é\"7\\\\  '"}).Event
+		require.Equal(t, is("SO-é\"7\\", "SO-é\"7\\\\"), e.SyncID)
+		e = readOne(t, d, map[string]string{"sync_id": "9007199254740993", "version": "9007199254740995"}).Event
+		require.Equal(t, "9007199254740993", e.SyncID)
+		require.EqualValues(t, 9007199254740995, e.Version)
+		e = readOne(t, d, map[string]string{"sync_id": is("CAST(18446744073709551615 AS UNSIGNED)", "18446744073709551615::numeric"), "event_id": "42"}).Event
+		require.Equal(t, "18446744073709551615", e.SyncID)
+		require.Equal(t, order.ParseEventID("42"), e.ID, "a number as event_id is a string of its digits")
+		e = readOne(t, d, map[string]string{"event_id": is("", "uuid ") + "'2d7a3288-75c9-5ad5-ab72-0a95a812163c'"}).Event
+		require.Equal(t, "2d7a3288-75c9-5ad5-ab72-0a95a812163c", e.ID.String())
+		e = readOne(t, d, map[string]string{"occurred_at": is("CAST('2025-06-01 02:00:00' AS DATETIME)", "timestamptz '2025-06-01 02:00:00+00'")}).Event
+		require.Equal(t, time.Date(2025, 6, 1, 2, 0, 0, 0, time.UTC), e.OccurredAt)
+		e = readOne(t, d, map[string]string{"occurred_at": "'2025-06-01T02:00:00+02:00'"}).Event
+		require.Equal(t, time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC), e.OccurredAt)
+		for _, null := range []string{"version", "event_id", "occurred_at"} {
+			require.Nil(t, readOne(t, d, map[string]string{null: "NULL"}).Rejected)
+		}
+
+		number := `{"n": 12345678901234567890.10, "big": 1e400}`
+		e = readOne(t, d, map[string]string{"data": "'" + number + "'" + is("", "::json")}).Event
+		require.Equal(t, strings.ReplaceAll(number, " ", ""), string(e.Data))
+		if pg {
+			e = readOne(t, d, map[string]string{"data": `'{"n": 12345678901234567890.10}'::jsonb`}).Event
+			require.Equal(t, `{"n":12345678901234567890.10}`, string(e.Data))
+		}
+		e = readOne(t, d, map[string]string{"data": `'"text"'`}).Event
+		require.Equal(t, `"text"`, string(e.Data))
+
+		long := strings.Repeat("x", order.MaxValue)
+		for name, c := range map[string]struct {
+			column, value string
+			reason        order.Reason
+			syncID        string
+		}{
+			"no JSON":               {"data", `'{"a":'`, order.MissingField, "7"},
+			"two values":            {"data", `'1,"sync_id":"evil"'`, order.MissingField, "7"},
+			"no data":               {"data", "NULL", order.MissingField, "7"},
+			"JSON's null":           {"data", "'null'", order.MissingField, "7"},
+			"empty data":            {"data", "''", order.MissingField, "7"},
+			"too much data":         {"data", `'"` + long + `"'`, order.ValueTooLarge, "7"},
+			"no sync_id":            {"sync_id", is("IF(RAND() < 0, 'x', NULL)", "NULL"), order.MissingField, ""},
+			"fraction as sync_id":   {"sync_id", "1.5", order.InvalidField, ""},
+			"long sync_id":          {"sync_id", "'" + strings.Repeat("x", 65) + "'", order.InvalidField, ""},
+			"unknown event":         {"event", "'order_deletion'", order.UnknownEvent, "7"},
+			"version 0":             {"version", "0", order.InvalidField, "7"},
+			"fraction as version":   {"version", "3.0", order.InvalidField, "7"},
+			"text as version":       {"version", "'v3'", order.InvalidField, "7"},
+			"long event_id":         {"event_id", "'" + strings.Repeat("x", 129) + "'", order.InvalidField, "7"},
+			"text as occurred_at":   {"occurred_at", "'yesterday'", order.InvalidField, "7"},
+			"unknown channel":       {"channel", "'fax'", order.InvalidField, "7"},
+			"no channel":            {"channel", "NULL", order.MissingField, "7"},
+			"deep":                  {"data", "'" + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + "'", order.MalformedJSON, ""},
+			"bytes that are no UTF": {"data", is("X'22FF22'", ""), order.InvalidUTF8, "7"},
+		} {
+			if c.value == "" {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				got := readOne(t, d, map[string]string{c.column: c.value})
+				require.NotNil(t, got.Rejected)
+				if name != "unknown channel" && name != "no channel" {
+					require.EqualValues(t, order.Online, got.Event.Channel)
+					_, err := order.Decode(order.Record{Value: got.Value}, order.Online)
+					var r *order.Rejection
+					require.ErrorAs(t, err, &r)
+					require.Equal(t, c.reason, r.Reason, r.Detail)
+				} else {
+					require.Equal(t, c.reason, got.Rejected.Reason)
+					require.Empty(t, got.Event.Channel)
+				}
+				if c.syncID != "" {
+					require.Equal(t, c.syncID, got.Event.SyncID)
+				}
+				if strings.Contains(c.value, "evil") {
+					require.Contains(t, string(got.Value), "evil", "the row as it came")
+					require.Equal(t, order.MalformedJSON, got.Rejected.Reason)
+				}
+			})
+		}
+	})
+}
+
+// A row without channel in a deployment that has one.
+func TestChannelOfRowsThatNameNone(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		dir := queriesDir(t, "q.sql", row(d, map[string]string{"channel": ""}))
+		rows, _ := poll(t, openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir, Channel: order.Store}), "", 1)
+		require.Equal(t, order.Store, rows[0].Event.Channel)
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir})
+		_, err := source.Page(t.Context(), erp.Request{Limit: 1})
+		require.ErrorContains(t, err, "query q has no column channel")
+	})
+}
+
+// Without event_id and version an event is where it is and what it says.
+func TestIdentityOfRows(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		id := func(columns map[string]string) string { return readOne(t, d, columns).Event.ID.String() }
+		plain := id(nil)
+		require.Equal(t, plain, id(nil))
+		require.NotEqual(t, plain, id(map[string]string{"id": "2"}))
+		require.NotEqual(t, plain, id(map[string]string{"data": "'2'"}))
+		require.NotEqual(t, plain, id(map[string]string{"sync_id": "8"}))
+		require.NotEqual(t, plain, id(map[string]string{"event": "'order_updation'"}))
+		versioned := id(map[string]string{"version": "3"})
+		require.Equal(t, versioned, id(map[string]string{"version": "3", "id": "2", "data": "'2'"}))
+		// The derivation is part of what stands in ledgers: it never changes.
+		require.Equal(t, "e335262c-95e4-5c1d-9048-36d957be70d6", plain)
+	})
+}
+
+func TestNullsAndOddTimes(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		timeType := map[string]string{erp.MySQL: "DATETIME(6) NULL", erp.Postgres: "timestamptz"}[d.kind]
+		d.exec(t, "CREATE TABLE odd (n INT, changed_at "+timeType+", id INT)")
+		good := "'2026-01-01 10:00:00'"
+		odd := []string{"NULL"}
+		if d.kind == erp.Postgres {
+			odd = append(odd, "'infinity'", "'-infinity'", "'20000-01-01'", "'0044-03-15 BC'")
+		} else {
+			odd = append(odd, "'0000-00-00 00:00:00'")
+		}
+		for i, at := range odd {
+			statement := fmt.Sprintf("INSERT INTO odd VALUES (%d, %s, %d)", 100+i, at, 100+i)
+			if d.kind == erp.MySQL {
+				statement = "SET SESSION sql_mode = ''; " + statement
+			}
+			d.exec(t, statement)
+		}
+		// Rows without an id, in front of, among and behind others.
+		n := 0
+		for _, second := range []int{0, 1, 1, 1, 2} {
+			for _, id := range []string{"NULL", "NULL", "NULL", "1", "2"} {
+				value := id
+				if id != "NULL" {
+					value = fmt.Sprint(n)
+				}
+				d.exec(t, fmt.Sprintf("INSERT INTO odd VALUES (%d, %s, %s)", n, strings.Replace(good, "00'", fmt.Sprintf("%02d'", second), 1), value))
+				n++
+			}
+		}
+		dir := queriesDir(t, "q.sql",
+			"SELECT n AS sync_id, 'order_creation' AS event, 'online' AS channel, n AS version, changed_at, id, '1' AS data FROM odd WHERE n > 0")
+		open := func() erp.Source { return openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir}) }
+		source := open()
+		for _, limit := range []int{1, 2, 3, 7, 100} {
+			seen := map[string]bool{}
+			var place erp.Cursor
+			for {
+				page, err := source.Page(t.Context(), erp.Request{After: place, Limit: limit})
+				require.NoError(t, err)
+				for _, row := range page.Rows {
+					require.Nil(t, row.Rejected)
+					seen[row.Event.SyncID] = true
+				}
+				if limit == 2 { // by another process
+					source = open()
+				}
+				if place = page.Next; !page.More {
+					break
+				}
+			}
+			require.Len(t, seen, n-1, "one without an id is an event, one without a time is never seen")
+			again, err := source.Page(t.Context(), erp.Request{After: place, Limit: 100})
+			require.NoError(t, err)
+			require.False(t, again.More)
+		}
+	})
+}
+
+// Rows of several queries come in the order of their changes, each once, whatever the page.
+func TestQueriesAreMerged(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	each(t, func(t *testing.T, d database) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		timeType := map[string]string{erp.MySQL: "DATETIME(6)", erp.Postgres: "timestamptz"}[d.kind]
+		d.exec(t, "CREATE TABLE changes (source INT, changed_at "+timeType+", id INT)")
+		base := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		var values []string
+		const rows = 1500
+		for id := range rows {
+			zone := ""
+			if d.kind == erp.Postgres {
+				zone = "+00"
+			}
+			at := base.Add(time.Duration(r.IntN(200)) * time.Second).Format("2006-01-02 15:04:05")
+			values = append(values, fmt.Sprintf("(%d, '%s%s', %d)", max(r.IntN(6)-3, 0), at, zone, id))
+		}
+		d.exec(t, "INSERT INTO changes VALUES "+strings.Join(values, ", "))
+		var files []string
+		for source, event := range []string{"order_updation", "invoice_creation", "order_creation"} {
+			files = append(files, fmt.Sprintf("%d.sql", source), fmt.Sprintf(
+				"SELECT id AS sync_id, '%s' AS event, changed_at, id, 'online' AS channel, '1' AS data FROM changes WHERE source = %d", event, source))
+		}
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, files...)})
+		for _, limit := range []int{1, 7, 100, 10_000} {
+			got, _ := poll(t, source, "", limit)
+			require.Len(t, got, rows)
+			ids := map[string]bool{}
+			for i, row := range got {
+				ids[row.Event.SyncID] = true
+				if i == 0 {
+					continue
+				}
+				before := got[i-1]
+				require.False(t, row.ChangedAt.Before(before.ChangedAt))
+				if row.ChangedAt.Equal(before.ChangedAt) {
+					require.LessOrEqual(t, before.Event.Kind.Rank(), row.Event.Kind.Rank())
+				}
+			}
+			require.Len(t, ids, rows)
+		}
+
+		// A query that is added begins at the beginning, one that is gone is forgotten.
+		_, place := poll(t, source, "", 100)
+		less := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, files[0], files[1], "new.sql", files[3])})
+		got, place := poll(t, less, place, 100)
+		for _, row := range got {
+			require.Equal(t, order.Invoice, row.Event.Kind)
+		}
+		require.NotEmpty(t, got)
+		require.NotContains(t, string(place), `"2"`)
+	})
+}
+
+func TestProblemsOfQueriesAtOnce(t *testing.T) {
+	_, err := erp.Open(erp.Options{Kind: erp.MySQL, URL: "hunter2", QueriesDir: t.TempDir(), OrdersQuery: "/absent.sql"})
+	require.ErrorContains(t, err, "has no .sql file")
+	require.ErrorContains(t, err, "ERP_ORDERS_QUERY: open /absent.sql")
+	require.ErrorContains(t, err, "ERP_URL is no data source name")
+	require.NotContains(t, err.Error(), "hunter2")
+	_, err = erp.Open(erp.Options{Kind: erp.MySQL, URL: "u:p@tcp(h:1)/s"})
+	require.ErrorContains(t, err, "ERP_QUERIES is not set")
+	_, err = erp.Open(erp.Options{Kind: erp.MySQL, URL: "u:p@tcp(h:1)/s", QueriesDir: queriesDir(t, "a.sql", " ;\n", ".hidden.sql", "", "b.txt", "")})
+	require.ErrorContains(t, err, "a.sql has no query")
+	for _, url := range []string{"postgres://sync:hunter2@host:x/db", "mysql://sync:hunter2@host/db", "postgres://sync:hunter2@host/", "hunter2", "postgres://sync:hunter2@host/db?sslmode=hunter2"} {
+		_, err = erp.Open(erp.Options{Kind: erp.Postgres, URL: url, QueriesDir: queriesDir(t, "a.sql", "SELECT 1")})
+		require.ErrorContains(t, err, "ERP_URL")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+	_, err = erp.Open(erp.Options{Kind: "oracle"})
+	require.ErrorContains(t, err, `ERP_SOURCE: "oracle" is none of http, mysql, postgres`)
+
+	each(t, func(t *testing.T, d database) {
+		date := map[string]string{erp.MySQL: "CAST('2026-01-01' AS DATE)", erp.Postgres: "date '2026-01-01'"}[d.kind]
+		double := map[string]string{erp.MySQL: "1e0", erp.Postgres: "1::float8"}[d.kind]
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t,
+			"a.sql", "SELECT 1 AS sync_id, 2 AS other",
+			"b.sql", row(d, map[string]string{"changed_at": date}),
+			"c.sql", "SELEC 1",
+			"d.sql", row(d, map[string]string{"id": double}),
+			"e.sql", row(d, map[string]string{"sync_id": double}),
+			"f.sql", row(d, nil)),
+		})
+		_, err := source.Page(t.Context(), erp.Request{Limit: 1})
+		require.ErrorContains(t, err, "query a has no column event, data, changed_at, id, channel (expected are sync_id,")
+		require.ErrorContains(t, err, "it has sync_id, other")
+		require.ErrorContains(t, err, "query b has changed_at as DATE; expected is a time")
+		require.ErrorContains(t, err, "query c: ")
+		require.ErrorContains(t, err, "query d has id as ")
+		require.ErrorContains(t, err, "query e has sync_id as ")
+		require.NotContains(t, err.Error(), "query f")
+	})
+}
+
+// A column that appears, goes or changes its type while we run.
+func TestColumnsChangeWhileRunning(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		timeType := map[string]string{erp.MySQL: "DATETIME(6)", erp.Postgres: "timestamptz"}[d.kind]
+		d.exec(t, "CREATE TABLE feed (sync_id INT, event VARCHAR(20), data TEXT, channel TEXT, changed_at "+timeType+", id INT, version INT)")
+		d.exec(t, "INSERT INTO feed VALUES (1, 'order_creation', '1', 'online', '2026-01-01 00:00:00', 1, 5)")
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "feed.sql", "SELECT * FROM feed")})
+		rows, _ := poll(t, source, "", 10)
+		require.EqualValues(t, 5, rows[0].Event.Version)
+		d.exec(t, "ALTER TABLE feed DROP COLUMN version")
+		_, err := source.Page(t.Context(), erp.Request{Limit: 10})
+		require.ErrorContains(t, err, "query feed: ")
+		rows, _ = poll(t, source, "", 10)
+		require.Zero(t, rows[0].Event.Version)
+		d.exec(t, "ALTER TABLE feed DROP COLUMN event")
+		_, err = source.Page(t.Context(), erp.Request{Limit: 10})
+		require.Error(t, err)
+		_, err = source.Page(t.Context(), erp.Request{Limit: 10})
+		require.ErrorContains(t, err, "query feed has no column event")
+	})
+}
+
+func TestSessions(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		d.exec(t, "CREATE TABLE touched (n INT)")
+		var sleep, write string
+		if d.kind == erp.Postgres {
+			d.exec(t, "CREATE FUNCTION touch() RETURNS int LANGUAGE sql AS 'INSERT INTO touched VALUES (1) RETURNING n'")
+			sleep = row(d, map[string]string{"event": "(SELECT 'order_creation' FROM pg_sleep(60))"})
+			write = row(d, map[string]string{"sync_id": "touch()"})
+		} else {
+			d.exec(t, "CREATE FUNCTION touch() RETURNS INT BEGIN INSERT INTO touched VALUES (1); RETURN 1; END")
+			sleep = row(d, map[string]string{"version": "SLEEP(60) + 1"})
+			write = row(d, map[string]string{"sync_id": "touch()"})
+		}
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", write)})
+		_, err := source.Page(t.Context(), erp.Request{Limit: 1})
+		require.Error(t, err)
+		require.Regexp(t, "(?i)read.only", err.Error())
+
+		source = openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", sleep), Timeout: 500 * time.Millisecond})
+		began := time.Now()
+		_, err = source.Page(t.Context(), erp.Request{Limit: 1})
+		require.Error(t, err)
+		require.Less(t, time.Since(began), 10*time.Second)
+	})
+}
+
+func TestOrdersAndKnown(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		timeType := map[string]string{erp.MySQL: "DATETIME(6)", erp.Postgres: "timestamptz"}[d.kind]
+		for name, c := range map[string]struct {
+			idType string
+			ids    []string // as the source sorts them
+			absent []string
+		}{
+			"integers": {"BIGINT", []string{"-5", "2", "10", "9007199254740992", "9007199254740993"}, []string{"3", "02", "x", "9007199254740994", "18446744073709551615", "1e3", ""}},
+			"small":    {"SMALLINT", []string{"1", "2"}, []string{"3", "70000", "9223372036854775807"}},
+			"strings":  {map[string]string{erp.MySQL: "VARCHAR(40) COLLATE utf8mb4_bin", erp.Postgres: `text COLLATE "C"`}[d.kind], []string{"10", "2", "ABC", "abc", "it''s", "é"}, []string{"Abc", "3", "e"}},
+			"any case": {map[string]string{erp.MySQL: "VARCHAR(40) COLLATE utf8mb4_general_ci", erp.Postgres: "varchar(40)"}[d.kind], []string{"ABC", "DEF"}, []string{"abc", "Def"}},
+			"uuids":    {map[string]string{erp.MySQL: "CHAR(36)", erp.Postgres: "uuid"}[d.kind], []string{"2d7a3288-75c9-5ad5-ab72-0a95a812163c"}, []string{"x", "2D7A3288-75C9-5AD5-AB72-0A95A812163C", "2d7a3288-75c9-5ad5-ab72-0a95a812163d"}},
+			"numerics": {map[string]string{erp.MySQL: "BIGINT UNSIGNED", erp.Postgres: "numeric(30)"}[d.kind], []string{"7", "18446744073709551615"}, []string{"8", "7.0"}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				d.exec(t, "DROP TABLE IF EXISTS stock")
+				d.exec(t, "CREATE TABLE stock (no "+c.idType+" PRIMARY KEY, changed_at "+timeType+")")
+				var want []string
+				for _, id := range c.ids {
+					d.exec(t, "INSERT INTO stock VALUES ('"+id+"', '2026-01-01 00:00:00')")
+					want = append(want, strings.ReplaceAll(id, "''", "'"))
+				}
+				dir := queriesDir(t, "q.sql", row(d, nil))
+				file := queriesDir(t, "orders.sql", "SELECT no AS sync_id, 'store' AS channel, '{\"a\":1}' AS data, 3 AS version, changed_at FROM stock;")
+				source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir, OrdersQuery: filepath.Join(file, "orders.sql")})
+				for _, limit := range []int{1, 2, 100} {
+					var got []string
+					var after erp.Cursor
+					for {
+						page, err := source.Orders(t.Context(), after, limit)
+						require.NoError(t, err)
+						for _, o := range page.Orders {
+							require.Nil(t, o.Rejected)
+							require.EqualValues(t, 3, o.Version)
+							require.Equal(t, order.Store, o.Channel)
+							require.Equal(t, `{"a":1}`, string(o.Data))
+							require.False(t, o.ChangedAt.IsZero())
+							got = append(got, o.SyncID)
+						}
+						if after = page.Next; !page.More {
+							break
+						}
+					}
+					require.Equal(t, want, got)
+				}
+				known, err := source.Known(t.Context(), slices.Concat(want, c.absent))
+				require.NoError(t, err)
+				for _, id := range want {
+					require.True(t, known[id], id)
+				}
+				for _, id := range c.absent {
+					require.False(t, known[id], id)
+				}
+			})
+		}
+
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", row(d, nil))})
+		_, err := source.Orders(t.Context(), "", 1)
+		require.ErrorContains(t, err, "ERP_ORDERS_QUERY is not set")
+		_, err = source.Known(t.Context(), []string{"1"})
+		require.ErrorContains(t, err, "ERP_ORDERS_QUERY is not set")
+
+		file := queriesDir(t, "orders.sql", "SELECT 1 AS sync_id, 'store' AS channel, '{' AS data UNION ALL SELECT 2, 'fax', '1'")
+		source = openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", row(d, nil)), OrdersQuery: filepath.Join(file, "orders.sql")})
+		page, err := source.Orders(t.Context(), "", 10)
+		require.NoError(t, err)
+		require.Len(t, page.Orders, 2)
+		require.Equal(t, order.MalformedJSON, page.Orders[0].Rejected.Reason)
+		require.Equal(t, "1", page.Orders[0].SyncID)
+		require.Equal(t, order.InvalidField, page.Orders[1].Rejected.Reason)
+		_, err = source.Orders(t.Context(), "x", 10)
+		require.ErrorIs(t, err, erp.ErrCursor)
+	})
+}
