@@ -106,8 +106,10 @@ func (a *app) reconcile(ctx context.Context, flags reconcileFlags) error {
 		a.note("joined the one that is under way since %s, by %s%s", stamp(run.StartedAt), run.Input.By, withRepair(run.Input))
 	}
 	if !flags.follow {
-		a.note("it runs as workflow %s; follow it: %s", run.WorkflowID, follow)
-		return nil
+		return a.print(startedView{run.WorkflowID, run.RunID}, func(out io.Writer) error {
+			_, err := fmt.Fprintf(out, "it runs as workflow %s; follow it: %s\n", run.WorkflowID, follow)
+			return err
+		})
 	}
 	bar := a.newBar("orders", -1, false)
 	report, err := reconcile.Follow(ctx, temporal, run, func(p reconcile.Progress) {
@@ -125,6 +127,12 @@ func (a *app) reconcile(ctx context.Context, flags reconcileFlags) error {
 		return err
 	}
 	return a.reportReconcile(report, flags.limit)
+}
+
+// startedView names the run that is under way.
+type startedView struct {
+	WorkflowID string `json:"workflow_id"`
+	RunID      string `json:"run_id"`
 }
 
 func withRepair(in workflows.ReconcileInput) string {

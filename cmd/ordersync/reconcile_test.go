@@ -103,7 +103,7 @@ func TestReconcileCommand(t *testing.T) {
 	set(order.Reconciliation{Agreeing: 10, Counts: map[order.Drift]int64{}, Findings: []order.Finding{}}, make(chan struct{}))
 	r := reconciled("--follow=false")
 	require.NoError(t, r.err)
-	require.Contains(t, r.stderr, "it runs as workflow ordersync-reconcile; follow it: ordersync reconcile")
+	require.Contains(t, r.stdout, "it runs as workflow ordersync-reconcile; follow it: ordersync reconcile")
 	devtest.Eventually(t, 20*time.Second, func() error {
 		if err := reconciled("--repair").err; !strings.Contains(err.Error(), "one without --repair is under way since") {
 			return err

@@ -196,7 +196,7 @@ func (l *look) underway(ctx context.Context, candidates []string) (map[string]st
 // horizonAge is how old a horizon may be. An older one is as good, but puts more on its way.
 const horizonAge = 5 * time.Second
 
-// horizon gives each channel's, that of the time it was asked for where there is none.
+// horizon gives each channel's. None is younger than the grace.
 func (w *walk) horizon(ctx context.Context) (func(order.Channel) time.Time, error) {
 	if asked := time.Now(); asked.Sub(w.asked) > horizonAge {
 		horizons, err := w.horizons(ctx)
@@ -206,10 +206,11 @@ func (w *walk) horizon(ctx context.Context) (func(order.Channel) time.Time, erro
 		w.bounds, w.asked = horizons, asked
 	}
 	return func(c order.Channel) time.Time {
-		if at, known := w.bounds[c]; known {
+		youngest := w.asked.Add(-w.grace)
+		if at, known := w.bounds[c]; known && at.Before(youngest) {
 			return at
 		}
-		return w.asked
+		return youngest
 	}, nil
 }
 
