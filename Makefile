@@ -76,6 +76,11 @@ bench: setup
 bench-refusing: setup
 	go run ./bench -only ordersync,refusing -orders 10000
 
+## bench-poll      rows/s from an ERP into Kafka, by MySQL, PostgreSQL and HTTP, and of publishing alone
+.PHONY: bench-poll
+bench-poll: setup
+	go run ./bench/poll -at-least 20000
+
 ## bench-reconcile memory, orders/s and findings of a comparison of 1,000,000 orders a side
 .PHONY: bench-reconcile
 bench-reconcile: setup
