@@ -74,7 +74,6 @@ func StartPostgres(ctx context.Context, options PostgresOptions) (*Postgres, err
 		// What is committed outlives the process, not the machine.
 		"-c", "fsync=off",
 		"-c", "full_page_writes=off",
-		"-c", "autovacuum=off",
 	)
 	c, err := startChild(dir, "postgres", cmd)
 	if err != nil {

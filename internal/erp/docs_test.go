@@ -18,7 +18,7 @@ import (
 var docsBlock = regexp.MustCompile("(?s)```sql\n-- (\\w+): (\\S+)\n(.*?)```")
 
 // docsQueries writes the queries of docs/ERP.md for a database to a directory, and returns the schema.
-func docsQueries(t *testing.T, kind string) (dir, schema string) {
+func docsQueries(t testing.TB, kind string) (dir, schema string) {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/ERP.md")
 	require.NoError(t, err)

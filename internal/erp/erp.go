@@ -17,7 +17,7 @@ type Cursor string
 // Source is a system that can be polled. It may be used by several goroutines at once.
 type Source interface {
 	// Page reads the changes after a place. Its error is an *Unavailable where the source says when to
-	// ask again.
+	// ask again, and has ErrCursor in its chain where the place is none of the source's.
 	Page(context.Context, Request) (Page, error)
 	// Rewind is where a poll begins whose predecessor came as far as at: some way before it, because a
 	// change may become visible later than one with a younger timestamp.
@@ -38,7 +38,8 @@ type Request struct {
 	After Cursor
 	// Until leaves out what changed at that time or later; zero for no bound.
 	Until time.Time
-	// Limit bounds the rows of the page.
+	// Limit bounds the rows of the page; only rows without an id in an SQL source, which are read as a
+	// whole, may exceed it.
 	Limit int
 }
 

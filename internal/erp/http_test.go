@@ -21,7 +21,7 @@ import (
 )
 
 // answering is a service that always does the same.
-func answering(t *testing.T, handler http.HandlerFunc) string {
+func answering(t testing.TB, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)

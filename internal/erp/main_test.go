@@ -1,7 +1,6 @@
 package erp_test
 
 import (
-	"context"
 	"database/sql"
 	"testing"
 	"time"
@@ -25,13 +24,13 @@ type database struct {
 }
 
 // databases are a fresh database of each kind.
-var databases = map[string]func(*testing.T) database{
+var databases = map[string]func(testing.TB) database{
 	// The ERP's sessions and, in PostgreSQL, the database itself live in other time zones.
-	erp.MySQL: func(t *testing.T) database {
+	erp.MySQL: func(t testing.TB) database {
 		url := devtest.MySQL(t)
 		return database{erp.MySQL, url, open(t, "mysql", url+"?time_zone=%27%2B05%3A30%27&multiStatements=true")}
 	},
-	erp.Postgres: func(t *testing.T) database {
+	erp.Postgres: func(t testing.TB) database {
 		url := devtest.Postgres(t)
 		db := open(t, "pgx", url+"&default_query_exec_mode=simple_protocol")
 		_, err := db.ExecContext(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''Asia/Kolkata''', current_database()); END $$`)
@@ -40,14 +39,14 @@ var databases = map[string]func(*testing.T) database{
 	},
 }
 
-func open(t *testing.T, driver, url string) *sql.DB {
+func open(t testing.TB, driver, url string) *sql.DB {
 	db, err := sql.Open(driver, url)
 	require.NoError(t, err)
 	t.Cleanup(func() { db.Close() })
 	return db
 }
 
-func (d database) exec(t *testing.T, statement string, args ...any) {
+func (d database) exec(t testing.TB, statement string, args ...any) {
 	t.Helper()
 	_, err := d.db.ExecContext(t.Context(), statement, args...)
 	require.NoError(t, err, statement)
@@ -105,12 +104,10 @@ func checkRows(t *testing.T, rows []erp.Row) {
 	}
 }
 
-func openSource(t *testing.T, o erp.Options) erp.Source {
+func openSource(t testing.TB, o erp.Options) erp.Source {
 	t.Helper()
 	source, err := erp.Open(o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, source.Close()) })
 	return source
 }
-
-var background = context.Background()

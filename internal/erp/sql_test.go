@@ -88,6 +88,10 @@ func TestColumns(t *testing.T) {
 		require.Equal(t, time.Date(2025, 6, 1, 2, 0, 0, 0, time.UTC), e.OccurredAt)
 		e = readOne(t, d, map[string]string{"occurred_at": "'2025-06-01T02:00:00+02:00'"}).Event
 		require.Equal(t, time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC), e.OccurredAt)
+		if pg { // the time zone of the session makes a time of this one
+			at := readOne(t, d, map[string]string{"changed_at": "(timestamptz '2026-01-01 12:00:00+00')::timestamp"}).ChangedAt
+			require.Equal(t, time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), at)
+		}
 		for _, null := range []string{"version", "event_id", "occurred_at"} {
 			require.Nil(t, readOne(t, d, map[string]string{null: "NULL"}).Rejected)
 		}
@@ -287,6 +291,16 @@ func TestQueriesAreMerged(t *testing.T) {
 			}
 			require.Len(t, ids, rows)
 		}
+
+		// What is added to a query that seemed to be at its end is in the same poll.
+		early, err := source.Page(t.Context(), erp.Request{Limit: rows - 1})
+		require.NoError(t, err)
+		for i := range 3 {
+			d.exec(t, fmt.Sprintf("INSERT INTO changes VALUES (%d, '2026-06-01 00:00:00', %d)", i, rows+i))
+		}
+		last, _ := poll(t, source, early.Next, 100)
+		require.Len(t, last, 1+3)
+		d.exec(t, fmt.Sprintf("DELETE FROM changes WHERE id >= %d", rows))
 
 		// A query that is added begins at the beginning, one that is gone is forgotten.
 		_, place := poll(t, source, "", 100)
