@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,7 +98,7 @@ With --reconcile-every, the comparison of both ends gets a schedule too.`,
 			return a.scheduleApply(c.Context(), cfg, temporal, flags)
 		},
 	}
-	c.Flags().Var(&flags.from, "from", "begin with what changed since: 2026-01-02T15:04:05Z, a day, or how long ago, such as 720h")
+	c.Flags().Var(&flags.from, "from", "begin with changes since: 2026-01-02T15:04:05Z, a day, or how long ago, such as 720h")
 	c.Flags().DurationVar(&flags.every, "every", 0, "the time between two polls (default ERP_POLL_INTERVAL)")
 	c.Flags().DurationVar(&flags.overlap, "overlap", 0, "how far before its last row a poll begins again (default ERP_OVERLAP)")
 	c.Flags().IntVar(&flags.pageSize, "page-size", 0, "rows of a page (default ERP_PAGE_SIZE)")
@@ -288,33 +289,34 @@ func printSchedules(out io.Writer, all []schedule.Schedule) error {
 		if i > 0 {
 			fmt.Fprintln(out)
 		}
-		t := newTable(out)
 		state := "active"
 		if s.Paused {
 			state = "paused"
 		}
-		t.row(s.ID, state, s.Note)
+		fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%s  %s  %s", s.ID, state, oneLine(s.Note)), " "))
+		t := newTable(out)
+		t.indent = "  "
 		every := time.Duration(s.EverySeconds * float64(time.Second)).String()
 		if s.EverySeconds == 0 {
 			every = "not at an interval"
 		}
-		t.row("  every", every)
+		t.row("every", every)
 		if r := s.Running; r != nil {
-			t.row("  under way", "since "+stamp(r.StartedAt), runText(s.ID, *r))
+			t.row("under way", "since "+stamp(r.StartedAt), runText(s.ID, *r))
 			if r.Attempt > 1 {
-				t.row("  retrying", fmt.Sprintf("attempt %d", r.Attempt), shortened(r.Error, 200))
+				t.row("retrying", fmt.Sprintf("attempt %d", r.Attempt), shortened(r.Error, 200))
 			}
 		}
 		switch r := s.Last; {
 		case r == nil:
-			t.row("  last run", "none yet")
+			t.row("last run", "none yet")
 		case r.Error != "":
-			t.row("  last run", stamp(r.EndedAt), r.Status+": "+shortened(r.Error, 200))
+			t.row("last run", stamp(r.EndedAt), r.Status+": "+shortened(r.Error, 200))
 		default:
-			t.row("  last run", stamp(r.EndedAt), runText(s.ID, *r))
+			t.row("last run", stamp(r.EndedAt), runText(s.ID, *r))
 		}
 		if !s.NextAt.IsZero() {
-			t.row("  next run", stamp(s.NextAt))
+			t.row("next run", stamp(s.NextAt))
 		}
 		if err := t.flush(); err != nil {
 			return err

@@ -69,7 +69,7 @@ func Apply(ctx context.Context, c client.Client, s Settings) ([]Applied, error) 
 		return err
 	}
 	poll, err := apply(ctx, c, wanted{
-		id: Poll, every: s.Every, taskQueue: s.TaskQueue, workflow: workflows.PollERPName, summary: "polls the ERP",
+		id: Poll, every: s.Every, taskQueue: s.TaskQueue, workflow: workflows.PollERPName, summary: "polls the ERP", atOnce: true,
 		input: func(before *workflows.PollInput) (any, error) {
 			if before == nil {
 				return s.Poll, resume()
@@ -103,6 +103,8 @@ func Apply(ctx context.Context, c client.Client, s Settings) ([]Applied, error) 
 type wanted struct {
 	id, workflow, taskQueue, summary string
 	every                            time.Duration
+	// atOnce begins a run as soon as the schedule is made.
+	atOnce bool
 	// input is that of the runs, made of the one before; nil where there was no schedule.
 	input func(before *workflows.PollInput) (any, error)
 }
@@ -119,7 +121,7 @@ func apply(ctx context.Context, c client.Client, w wanted) (Applied, error) {
 		applied.Created = true
 		_, err = c.ScheduleClient().Create(ctx, client.ScheduleOptions{
 			ID: w.id, Spec: w.spec(), Action: w.action(input), Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP,
-			CatchupWindow: catchUp, TriggerImmediately: true,
+			CatchupWindow: catchUp, TriggerImmediately: w.atOnce,
 		})
 		if !errors.Is(err, temporal.ErrScheduleAlreadyRunning) {
 			return applied, wrap(w.id, "create", err)
