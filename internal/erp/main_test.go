@@ -25,10 +25,12 @@ type database struct {
 
 // databases are a fresh database of each kind.
 var databases = map[string]func(testing.TB) database{
-	// The ERP's sessions and, in PostgreSQL, the database itself live in other time zones.
+	// They live in another time zone.
 	erp.MySQL: func(t testing.TB) database {
 		url := devtest.MySQL(t)
-		return database{erp.MySQL, url, open(t, "mysql", url+"?time_zone=%27%2B05%3A30%27&multiStatements=true")}
+		_, err := open(t, "mysql", url).ExecContext(t.Context(), "SET GLOBAL time_zone = '+05:30'")
+		require.NoError(t, err)
+		return database{erp.MySQL, url, open(t, "mysql", url+"?multiStatements=true")}
 	},
 	erp.Postgres: func(t testing.TB) database {
 		url := devtest.Postgres(t)

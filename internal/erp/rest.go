@@ -30,9 +30,7 @@ func (s *sqlSource) take(r Request) []*stream {
 		return nil
 	}
 	for _, st := range kept.streams {
-		if st.empty() {
-			st.ended = false // there may be more by now
-		}
+		st.ended = false // there may be more by now
 	}
 	return kept.streams
 }
