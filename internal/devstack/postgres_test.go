@@ -20,7 +20,7 @@ func TestPostgresKilled(t *testing.T) {
 	// Not t.TempDir, which lies in a directory that the server's user may not enter.
 	dir, err := os.MkdirTemp("", "ordersync-postgres-") //nolint:usetesting // see above
 	require.NoError(t, err)
-	defer os.RemoveAll(dir)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	options := devstack.PostgresOptions{Dir: dir}
 	server, err := devstack.StartPostgres(t.Context(), options)
 	require.NoError(t, err)

@@ -254,17 +254,17 @@ func span(n int64) []int64 {
 func TestSources(t *testing.T) {
 	for name, of := range subjects {
 		t.Run(name, func(t *testing.T) {
-			make := of(t)
-			t.Run("equal times over page borders", func(t *testing.T) { equalTimes(t, make(t)) })
-			t.Run("late commits", func(t *testing.T) { lateCommits(t, make(t)) })
-			t.Run("late during a long poll", func(t *testing.T) { lateDuringPoll(t, make(t)) })
-			t.Run("updated while paging", func(t *testing.T) { updatedWhilePaging(t, make(t)) })
-			t.Run("the future", func(t *testing.T) { theFuture(t, make(t)) })
-			t.Run("bad rows", func(t *testing.T) { badRows(t, make(t)) })
-			t.Run("an interrupted page", func(t *testing.T) { interrupted(t, make(t)) })
-			t.Run("from and until", func(t *testing.T) { fromAndUntil(t, make(t)) })
-			t.Run("foreign cursor", func(t *testing.T) { foreignCursor(t, make(t)) })
-			t.Run("random", func(t *testing.T) { random(t, make(t)) })
+			fresh := of(t)
+			t.Run("equal times over page borders", func(t *testing.T) { equalTimes(t, fresh(t)) })
+			t.Run("late commits", func(t *testing.T) { lateCommits(t, fresh(t)) })
+			t.Run("late during a long poll", func(t *testing.T) { lateDuringPoll(t, fresh(t)) })
+			t.Run("updated while paging", func(t *testing.T) { updatedWhilePaging(t, fresh(t)) })
+			t.Run("the future", func(t *testing.T) { theFuture(t, fresh(t)) })
+			t.Run("bad rows", func(t *testing.T) { badRows(t, fresh(t)) })
+			t.Run("an interrupted page", func(t *testing.T) { interrupted(t, fresh(t)) })
+			t.Run("from and until", func(t *testing.T) { fromAndUntil(t, fresh(t)) })
+			t.Run("foreign cursor", func(t *testing.T) { foreignCursor(t, fresh(t)) })
+			t.Run("random", func(t *testing.T) { random(t, fresh(t)) })
 		})
 	}
 }

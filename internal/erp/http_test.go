@@ -265,6 +265,15 @@ func TestAnswersAreBounded(t *testing.T) {
 	}))
 	require.ErrorContains(t, err, "more than 64 MiB; lower ERP_PAGE_SIZE")
 
+	// One that goes on for ever is left at the limit.
+	require.ErrorContains(t, pageError(t, answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := w.Write(blank); err != nil {
+				return
+			}
+		}
+	})), "more than 64 MiB")
+
 	// A service that never ends its answer, and one that never begins it.
 	for _, start := range []string{`{"events":[`, ""} {
 		ended := make(chan struct{})

@@ -269,9 +269,10 @@ func (s *sqlSource) readLeftNulls(ctx context.Context, st *stream, shape *shape,
 	}
 	left := st.buffer
 	if len(left) == 0 || len(following) == 0 {
-		if st.buffer = append(left, following...); len(left) > 0 {
+		if len(left) > 0 {
 			st.place = behind
 		}
+		st.buffer = slices.Concat(left, following)
 		return nil
 	}
 	first := 1

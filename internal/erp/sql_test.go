@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
 )
@@ -399,6 +400,18 @@ func TestSessions(t *testing.T) {
 		_, err = source.Page(t.Context(), erp.Request{Limit: 1})
 		require.Error(t, err)
 		require.Less(t, time.Since(began), 10*time.Second)
+		// And the server does not go on with it.
+		running := map[string]string{
+			erp.MySQL:    "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE '%SLEEP(60)%' AND id <> CONNECTION_ID()",
+			erp.Postgres: "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()",
+		}[d.kind]
+		devtest.Eventually(t, 10*time.Second, func() error {
+			var n int
+			if err := d.db.QueryRowContext(t.Context(), running).Scan(&n); err != nil || n == 0 {
+				return err
+			}
+			return fmt.Errorf("%d statements are running", n)
+		}, "the statement has ended")
 	})
 }
 
