@@ -49,6 +49,9 @@ type Options struct {
 type Poller struct {
 	Options
 	recent recent
+	// A page of polls and one of backfills, which have topics of their own, are published at a time. An
+	// attempt that Temporal has given up may still be at it.
+	polling, backfilling sync.Mutex
 }
 
 // New makes a Poller. It contacts nobody.

@@ -120,6 +120,12 @@ func (s *stretch) write(ctx context.Context, messages []kafka.Message) (map[int]
 	if len(messages) == 0 {
 		return nil, nil
 	}
+	turn := &s.polling
+	if s.task.Backfill {
+		turn = &s.backfilling
+	}
+	turn.Lock()
+	defer turn.Unlock()
 	err := s.Producer.Publish(ctx, messages...)
 	var each publish.Errors
 	if !errors.As(err, &each) {
