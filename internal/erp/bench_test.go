@@ -15,9 +15,9 @@ import (
 // All changes of 60,000 orders of four lines, read in pages of 1,000 rows: what the database takes for
 // it, in another process, and what we do.
 func BenchmarkDatabase(b *testing.B) {
-	for kind, make := range databases {
+	for kind, fresh := range databases {
 		b.Run(kind, func(b *testing.B) {
-			d := make(b)
+			d := fresh(b)
 			dir, schema := docsQueries(b, kind)
 			d.exec(b, schema)
 			const orders = 60_000

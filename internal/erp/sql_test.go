@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,8 +29,8 @@ func queriesDir(t *testing.T, files ...string) string {
 }
 
 func each(t *testing.T, f func(t *testing.T, d database)) {
-	for kind, make := range databases {
-		t.Run(kind, func(t *testing.T) { f(t, make(t)) })
+	for kind, fresh := range databases {
+		t.Run(kind, func(t *testing.T) { f(t, fresh(t)) })
 	}
 }
 
@@ -132,6 +133,7 @@ func TestColumns(t *testing.T) {
 			"no channel":            {"channel", "NULL", order.MissingField, "7"},
 			"deep":                  {"data", "'" + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + "'", order.MalformedJSON, ""},
 			"bytes that are no UTF": {"data", is("X'22FF22'", ""), order.InvalidUTF8, "7"},
+			"bytes as event_id":     {"event_id", is("X'22FF22'", ""), order.InvalidUTF8, "7"},
 		} {
 			if c.value == "" {
 				continue
@@ -291,6 +293,31 @@ func TestQueriesAreMerged(t *testing.T) {
 				}
 			}
 			require.Len(t, ids, rows)
+		}
+
+		// Several at once do not get one another's rows.
+		var readers sync.WaitGroup
+		found := make([][]erp.Row, 4)
+		for i := range found {
+			readers.Go(func() {
+				var place erp.Cursor
+				for {
+					page, err := source.Page(t.Context(), erp.Request{After: place, Limit: 50})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					found[i] = append(found[i], page.Rows...)
+					if place = page.Next; !page.More {
+						return
+					}
+				}
+			})
+		}
+		readers.Wait()
+		for _, got := range found {
+			require.Len(t, got, rows)
+			require.True(t, slices.IsSortedFunc(got, func(a, b erp.Row) int { return a.ChangedAt.Compare(b.ChangedAt) }))
 		}
 
 		// What is added to a query that seemed to be at its end is in the same poll.

@@ -12,6 +12,7 @@ import (
 	"ordersync/activities"
 	"ordersync/internal/config"
 	"ordersync/internal/erp"
+	"ordersync/internal/order"
 	"ordersync/internal/poll"
 	"ordersync/internal/publish"
 	"ordersync/internal/reconcile"
@@ -23,8 +24,21 @@ func OpenERP(cfg config.Config, log *slog.Logger) (erp.Source, error) {
 	e := cfg.ERP
 	return erp.Open(erp.Options{
 		Kind: e.Source, URL: string(e.URL), Token: string(e.Token), User: e.User, Password: string(e.UserPassword),
-		QueriesDir: e.Queries, OrdersQuery: e.Orders, Timeout: e.Timeout, Logger: log,
+		QueriesDir: e.Queries, OrdersQuery: e.Orders, Timeout: e.Timeout, Channel: onlyChannel(cfg.Kafka.Topics), Logger: log,
 	})
+}
+
+// onlyChannel is the one of all topics, to which what the ERP lists without a channel belongs; empty where
+// there are several.
+func onlyChannel(topics config.Topics) order.Channel {
+	var only order.Channel
+	for _, channel := range topics {
+		if only != "" && channel != only {
+			return ""
+		}
+		only = channel
+	}
+	return only
 }
 
 // erpActivities are the activities under way at the same time that read the ERP: a poll, a backfill and
