@@ -82,6 +82,8 @@ func (s *sqlTable) idLiteral(id int64) string {
 		return fmt.Sprintf("'00000000-0000-4000-8000-%012d'", id)
 	case strings.HasPrefix(strings.ToLower(s.id), "varchar"), s.id == "text":
 		return fmt.Sprintf("'row %012d'", id)
+	case strings.HasPrefix(s.id, "numeric"):
+		return fmt.Sprintf("10000000000000000%012d", id) // beyond 64 bits
 	default:
 		return fmt.Sprint(int64(1)<<60 + id)
 	}
