@@ -195,7 +195,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	r = d.ordersync("", "status")
 	require.NoError(t, r.err)
 	assert.Regexp(t, `(?m)^online +0s +0 +0 +0 +\d+\.\d +\d+ ms +\d+ ms$`, r.stdout)
-	assert.Regexp(t, `(?m)^store +\d+s +order [ABC], blocked +0 +0 +3 `, r.stdout)
+	assert.Regexp(t, `(?m)^store +[\dms]+ +order [ABC], blocked +[\dms]+ +0 +0 +3 `, r.stdout)
 	assert.Regexp(t, `(?m)^workers +1 on task queue ordersync; no task waits$`, r.stdout)
 	assert.Regexp(t, `(?m)^dead letters +1 in order-events.dead-letter`, r.stdout)
 	assert.Regexp(t, `what the oldest of store waits for: ordersync order [ABC] --data-dir `, r.stdout)

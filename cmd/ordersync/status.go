@@ -22,9 +22,9 @@ func (a *app) statusCommand() *cobra.Command {
 		GroupID: "operate",
 		Short:   "Show how far the shop's database is behind the ERP, and where events wait",
 		Long: `Shows for each channel how old the oldest event is that the shop's database lacks, by the ERP's time,
-and where it waits: in Kafka (for a starter), in Temporal's task queue (for a worker), in its order
-(which is retrying or blocked), or perhaps in the ERP (if the poll is late). Kafka's lag alone reads
-zero as soon as Temporal has an event.
+where it waits, and for how long at least: in Kafka (for a starter), in Temporal's task queue (for a
+worker), in its order (which is retrying or blocked), or perhaps in the ERP (if the poll is late). Kafka's
+lag alone reads zero as soon as Temporal has an event.
 
 LAG counts records that no starter has finished, RETRYING and BLOCKED orders. EVENTS/S, P50 and P99 are of
 the events that the ledger got in the last minute; the latter from broker timestamp to commit. Not
@@ -76,9 +76,9 @@ func (a *app) status(ctx context.Context, watch bool) error {
 
 func (a *app) printStatus(out io.Writer, s freshness.Status, deadLetters string) error {
 	t := newTable(out)
-	t.row("CHANNEL", "OLDEST", "WAITS IN", "LAG", "RETRYING", "BLOCKED", "EVENTS/S", "P50", "P99")
+	t.row("CHANNEL", "OLDEST", "WAITS IN", "FOR", "LAG", "RETRYING", "BLOCKED", "EVENTS/S", "P50", "P99")
 	for _, c := range s.Channels {
-		t.row(c.Channel, age(c), waitsIn(c.Oldest), known(c.Lag), known(c.Retrying), known(c.Blocked), rate(c), quantile(c.P50), quantile(c.P99))
+		t.row(c.Channel, age(c), waitsIn(c.Oldest), waitsFor(c.Oldest, s.At), known(c.Lag), known(c.Retrying), known(c.Blocked), rate(c.EventsPerSecond), quantile(c.P50), quantile(c.P99))
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (a *app) printStatus(out io.Writer, s freshness.Status, deadLetters string)
 	}
 	for _, b := range s.Backfills {
 		if b.Lag > 0 {
-			t.row("backfill", fmt.Sprintf("%s: %d records to be read", b.Channel, b.Lag))
+			t.row("backfill", fmt.Sprintf("%s: %d records to be read, %s events/s", b.Channel, b.Lag, rate(b.EventsPerSecond)))
 		}
 	}
 	t.row("dead letters", fmt.Sprintf("%s in %s, whatever was done with them", known(s.DeadLetters), deadLetters))
@@ -151,10 +151,10 @@ func printStatusLines(out io.Writer, s freshness.Status) error {
 	for _, c := range s.Channels {
 		waits := ""
 		if c.Oldest != nil {
-			waits = " in " + waitsIn(c.Oldest)
+			waits = fmt.Sprintf(" in %s for %s", waitsIn(c.Oldest), waitsFor(c.Oldest, s.At))
 		}
 		if _, err := fmt.Fprintf(out, "%s %s oldest %s%s lag %s retrying %s blocked %s events/s %s\n",
-			stamp(s.At), c.Channel, age(c), waits, known(c.Lag), known(c.Retrying), known(c.Blocked), rate(c)); err != nil {
+			stamp(s.At), c.Channel, age(c), waits, known(c.Lag), known(c.Retrying), known(c.Blocked), rate(c.EventsPerSecond)); err != nil {
 			return err
 		}
 	}
@@ -198,6 +198,14 @@ func waitsIn(o *freshness.Oldest) string {
 	}
 }
 
+// waitsFor is for how long at least.
+func waitsFor(o *freshness.Oldest, now time.Time) string {
+	if o == nil {
+		return ""
+	}
+	return spell(max(0, now.Sub(o.Since).Seconds()))
+}
+
 // unknown stands for what could not be looked up.
 const unknown = "?"
 
@@ -217,11 +225,11 @@ func age(c freshness.Channel) string {
 	return spell(*c.AgeSeconds)
 }
 
-func rate(c freshness.Channel) string {
-	if c.EventsPerSecond == nil {
+func rate(perSecond *float64) string {
+	if perSecond == nil {
 		return unknown
 	}
-	return fmt.Sprintf("%.1f", *c.EventsPerSecond)
+	return fmt.Sprintf("%.1f", *perSecond)
 }
 
 func quantile(ms *int64) string {
@@ -233,5 +241,9 @@ func quantile(ms *int64) string {
 
 // spell is a number of seconds for people.
 func spell(seconds float64) string {
-	return time.Duration(seconds * float64(time.Second)).Round(time.Second).String()
+	d := time.Duration(seconds * float64(time.Second)).Round(time.Second)
+	if d < 48*time.Hour {
+		return d.String()
+	}
+	return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
 }

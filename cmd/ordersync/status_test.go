@@ -15,6 +15,7 @@ import (
 func TestStatusSaysWhatToDo(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	one, seconds := int64(1), 5400.0
+	since := at.Add(-15 * time.Minute)
 	channel := func(o *freshness.Oldest) freshness.Channel {
 		return freshness.Channel{Channel: order.Online, AgeSeconds: &seconds, Oldest: o, Lag: new(int64), Retrying: new(int64), Blocked: &one}
 	}
@@ -23,12 +24,12 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 		want   []string
 	}{
 		"a stuck order with an odd id": {
-			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InOrder, SyncID: "it's 1", Stuck: "blocked"})}},
-			[]string{"online   1h30m0s  order it's 1, blocked", `ordersync order 'it'\''s 1'`, "all that are stuck: ordersync blocked"},
+			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InOrder, Since: since, SyncID: "it's 1", Stuck: "blocked"})}},
+			[]string{"online   1h30m0s  order it's 1, blocked  15m0s  0 ", `ordersync order 'it'\''s 1'`, "all that are stuck: ordersync blocked"},
 		},
 		"in Kafka": {
-			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InKafka, Record: "online/3/42"})}},
-			[]string{"Kafka, online/3/42"},
+			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InKafka, Since: since, Record: "online/3/42"})}},
+			[]string{"Kafka, online/3/42  15m0s"},
 		},
 		"nobody works": {
 			freshness.Status{TaskQueue: &freshness.TaskQueue{Name: "q", Tasks: 7, OldestSeconds: 61}},
@@ -42,8 +43,8 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 			freshness.Status{Poll: &freshness.Poll{Attempt: 7, Error: "connection refused"}},
 			[]string{"has not come through yet; attempt 7 is under way: connection refused", "ordersync schedule list"},
 		},
-		"a backfill":           {freshness.Status{Backfills: []freshness.Backfill{{Channel: order.Store, Lag: 12}}}, []string{"store: 12 records to be read"}},
-		"nothing can be asked": {freshness.Status{Channels: []freshness.Channel{{Channel: order.Store}}, Problems: []string{"Kafka\nis away"}}, []string{"store    ?                 ?    ?         ?        ?", "not known: Kafka is away"}},
+		"a backfill":           {freshness.Status{Backfills: []freshness.Backfill{{Channel: order.Store, Lag: 12}}}, []string{"store: 12 records to be read, ? events/s"}},
+		"nothing can be asked": {freshness.Status{Channels: []freshness.Channel{{Channel: order.Store}}, Problems: []string{"Kafka\nis away"}}, []string{"store    ?                      ?    ?         ?        ?", "not known: Kafka is away"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.status.At = at
@@ -54,4 +55,10 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestSpell(t *testing.T) {
+	assert.Equal(t, "0s", spell(0.4))
+	assert.Equal(t, "47h59m59s", spell(48*3600-1))
+	assert.Equal(t, "5836d13h", spell((5836*24+13)*3600+59))
 }

@@ -98,6 +98,9 @@ type Channel struct {
 	AgeSeconds *float64 `json:"age_seconds"`
 	// Oldest is where that event waits; nil if there is none.
 	Oldest *Oldest `json:"oldest"`
+	// WaitingSeconds is for how long at least an event, not necessarily the oldest, has waited where it
+	// is; 0 if none does. It tells a delay from an event that came to ordersync late.
+	WaitingSeconds *float64 `json:"waiting_seconds"`
 	// Lag counts the records that the starters have not handed to Temporal or the dead-letter topic.
 	Lag *int64 `json:"lag"`
 	// Retrying and Blocked count orders.
@@ -120,9 +123,11 @@ const (
 
 // Oldest is an event that is not in the target yet.
 type Oldest struct {
-	// At is the ERP's time of the event, or the first at which it is known to have waited.
-	At    time.Time `json:"at"`
+	// At is the ERP's time of the event; Since where that is not known.
+	At time.Time `json:"at"`
+	// Where it waits, and since when at least.
 	Where string    `json:"where"`
+	Since time.Time `json:"since"`
 	// SyncID is its order, where that is known.
 	SyncID string `json:"sync_id,omitempty"`
 	// Record is its place in Kafka (topic/partition/offset).
@@ -135,6 +140,8 @@ type Oldest struct {
 type Backfill struct {
 	Channel order.Channel `json:"channel"`
 	Lag     int64         `json:"lag"`
+	// EventsPerSecond is as for a channel.
+	EventsPerSecond *float64 `json:"events_per_second"`
 }
 
 // TaskQueue is what waits for workers.

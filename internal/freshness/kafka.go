@@ -33,7 +33,8 @@ type head struct {
 	// at is the ERP's time of its event. What is no event has the record's, and a record is never
 	// younger than its timestamp.
 	at     time.Time
-	syncID string // empty for what is no event
+	since  time.Time // the record's timestamp
+	syncID string    // empty for what is no event
 }
 
 // backlogs looks the partitions of topics up, and reads the head of each that lags. Of a topic for
@@ -83,7 +84,7 @@ func (p *Probe) backlogs(ctx context.Context, channels map[string]order.Channel)
 }
 
 func headOf(m kafka.Message, channel order.Channel) *head {
-	h := &head{offset: m.Offset, at: m.Time.UTC()}
+	h := &head{offset: m.Offset, at: m.Time.UTC(), since: m.Time.UTC()}
 	e, err := order.Decode(order.Record{
 		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
 	}, channel)

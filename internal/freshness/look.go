@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -107,7 +108,11 @@ func (p *Probe) status(f findings, now time.Time) Status {
 			s.Channels = append(s.Channels, p.channel(channel, f, now))
 		}
 		if n := lag(f.backfills, p.Backfill, channel); n != nil {
-			s.Backfills = append(s.Backfills, Backfill{Channel: channel, Lag: *n})
+			b := Backfill{Channel: channel, Lag: *n}
+			if p.Target != nil && f.targetErr == nil {
+				b.EventsPerSecond, _ = pace(f.paces, p.Backfill, channel)
+			}
+			s.Backfills = append(s.Backfills, b)
 		}
 	}
 	return s
@@ -121,72 +126,67 @@ func (p *Probe) channel(channel order.Channel, f findings, now time.Time) Channe
 		c.Retrying, c.Blocked = &retrying, &blocked
 	}
 	if p.Target != nil && f.targetErr == nil {
-		p.pace(&c, f.paces)
+		var busiest target.Pace
+		if c.EventsPerSecond, busiest = pace(f.paces, p.Topics, channel); busiest.Events > 0 {
+			p50, p99 := busiest.P50.Milliseconds(), busiest.P99.Milliseconds()
+			c.P50, c.P99 = &p50, &p99
+		}
 	}
 	if f.kafkaErr == nil && f.stuckErr == nil && f.queueErr == nil && f.pollErr == nil {
-		c.Oldest = p.oldest(channel, f, now)
-		age := 0.0
-		if c.Oldest != nil {
-			age = c.Oldest.age(now)
+		age, waiting := 0.0, 0.0
+		for _, o := range p.unsynced(channel, f, now) {
+			if c.Oldest == nil || o.At.Before(c.Oldest.At) {
+				c.Oldest = &o
+				age = secondsSince(o.At, now)
+			}
+			waiting = max(waiting, secondsSince(o.Since, now))
 		}
-		c.AgeSeconds = &age
+		c.AgeSeconds, c.WaitingSeconds = &age, &waiting
 	}
 	return c
 }
 
-// oldest is the oldest event of a channel that is not in the target.
-func (p *Probe) oldest(channel order.Channel, f findings, now time.Time) *Oldest {
-	var oldest *Oldest
-	take := func(o Oldest) {
-		if oldest == nil || o.At.Before(oldest.At) {
-			oldest = &o
-		}
-	}
+// unsynced are events of a channel that are not in the target: of each place where they may wait, the
+// one that goes on next or has waited longest.
+func (p *Probe) unsynced(channel order.Channel, f findings, now time.Time) []Oldest {
+	unsynced := slices.Clone(f.waiting[channel])
 	for _, b := range f.backlogs {
 		if b.head != nil && p.Topics[b.Topic] == channel {
-			take(Oldest{
-				At: b.head.at, Where: InKafka, SyncID: b.head.syncID, Record: fmt.Sprintf("%s/%d/%d", b.Topic, b.Partition, b.head.offset),
+			unsynced = append(unsynced, Oldest{
+				At: b.head.at, Where: InKafka, Since: b.head.since, SyncID: b.head.syncID,
+				Record: fmt.Sprintf("%s/%d/%d", b.Topic, b.Partition, b.head.offset),
 			})
 		}
 	}
-	for _, o := range f.waiting[channel] {
-		if !o.At.IsZero() {
-			take(o)
-		}
-	}
 	if f.queue.OldestSeconds > 0 {
-		take(Oldest{At: now.Add(-time.Duration(f.queue.OldestSeconds * float64(time.Second))), Where: InTaskQueue})
+		since := now.Add(-time.Duration(f.queue.OldestSeconds * float64(time.Second)))
+		unsynced = append(unsynced, Oldest{At: since, Where: InTaskQueue, Since: since})
 	}
 	if f.polled && !f.poll.ReadUntil.IsZero() && f.poll.late(now) {
-		take(Oldest{At: f.poll.ReadUntil, Where: InERP})
+		unsynced = append(unsynced, Oldest{At: f.poll.ReadUntil, Where: InERP, Since: f.poll.ReadUntil})
 	}
-	return oldest
+	return unsynced
 }
 
-// age is in seconds, to the millisecond.
-func (o *Oldest) age(now time.Time) float64 {
-	return max(0, now.Sub(o.At).Round(time.Millisecond).Seconds())
+// secondsSince is a number of seconds, to the millisecond.
+func secondsSince(t, now time.Time) float64 {
+	return max(0, now.Sub(t).Round(time.Millisecond).Seconds())
 }
 
-// pace fills in the rates of the channel's own topics.
-func (p *Probe) pace(c *Channel, paces map[string]target.Pace) {
-	rate := 0.0
-	var most target.Pace // the latencies are those of the channel's busiest topic
+// pace is the rate of a channel's topics, and the pace of the busiest one.
+func pace(paces map[string]target.Pace, channels map[string]order.Channel, channel order.Channel) (rate *float64, busiest target.Pace) {
+	sum := 0.0
 	for topic, pace := range paces {
-		if p.Topics[topic] != c.Channel {
+		if channels[topic] != channel {
 			continue
 		}
-		rate += pace.PerSecond()
-		if pace.Events > most.Events {
-			most = pace
+		sum += pace.PerSecond()
+		if pace.Events > busiest.Events {
+			busiest = pace
 		}
 	}
-	rate = math.Round(100*rate) / 100
-	c.EventsPerSecond = &rate
-	if most.Events > 0 {
-		p50, p99 := most.P50.Milliseconds(), most.P99.Milliseconds()
-		c.P50, c.P99 = &p50, &p99
-	}
+	sum = math.Round(100*sum) / 100
+	return &sum, busiest
 }
 
 // lag counts what is left of a channel's topics; nil if it has none.

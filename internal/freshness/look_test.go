@@ -2,6 +2,7 @@ package freshness_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -94,16 +95,20 @@ func (p *pipeline) await(channel order.Channel, what string, want func(freshness
 			return err
 		}
 		for _, c := range s.Channels {
-			if found = c; c.Channel == channel && want(c) {
+			if c.Channel == channel && want(c) {
+				found = c
 				return nil
 			}
 		}
-		return fmt.Errorf("%+v, oldest %+v, %+v", found, found.Oldest, s.TaskQueue)
+		state, err := json.Marshal(s)
+		return fmt.Errorf("%s, %v", state, err)
 	}, what)
 	return found
 }
 
-func synced(c freshness.Channel) bool { return c.Oldest == nil && *c.AgeSeconds == 0 && *c.Lag == 0 }
+func synced(c freshness.Channel) bool {
+	return c.Oldest == nil && *c.AgeSeconds == 0 && *c.WaitingSeconds == 0 && *c.Lag == 0
+}
 
 // The way of an event, and what is told of its age wherever it waits.
 func TestLook(t *testing.T) {
@@ -132,6 +137,7 @@ func TestLook(t *testing.T) {
 	assert.EqualValues(t, 1, *online.Lag)
 	assert.Equal(t, occurred, online.Oldest.At)
 	assert.Equal(t, freshness.InKafka, online.Oldest.Where)
+	assert.Less(t, *online.WaitingSeconds, 60.0, "it came late, and waits for a moment only")
 	assert.Equal(t, "good", online.Oldest.SyncID)
 	assert.Regexp(t, `^online/\d+/0$`, online.Oldest.Record)
 	assert.WithinDuration(t, published, store.Oldest.At, time.Minute, "what is no event is as old as its record")
@@ -159,8 +165,12 @@ func TestLook(t *testing.T) {
 	p.publish("store", "bad", creation("bad", -1, occurred))
 	isBlocked := func(c freshness.Channel) bool { return *c.Blocked == 1 && *c.Lag == 0 && c.Oldest != nil }
 	store = p.await(order.Store, "an order is blocked", isBlocked)
+	assert.WithinDuration(t, time.Now(), store.Oldest.Since, time.Minute)
+	store.Oldest.Since = time.Time{}
 	assert.Equal(t, freshness.Oldest{At: occurred, Where: freshness.InOrder, SyncID: "bad", Stuck: "blocked"}, *store.Oldest)
-	p.await(order.Store, "its event gets older", func(c freshness.Channel) bool { return *c.AgeSeconds > *store.AgeSeconds })
+	p.await(order.Store, "its event gets older", func(c freshness.Channel) bool {
+		return *c.AgeSeconds > *store.AgeSeconds && *c.WaitingSeconds > *store.WaitingSeconds
+	})
 	p.await(order.Online, "the other channel is not concerned", synced)
 
 	// Without a worker nobody can be asked again, but what is known stays known.
@@ -180,6 +190,7 @@ func TestLook(t *testing.T) {
 			return fmt.Errorf("%v", values)
 		}
 		assert.Zero(t, values["ordersync_freshness_seconds online"])
+		assert.Positive(t, values["ordersync_freshness_waiting_seconds store"])
 		assert.Contains(t, values, "ordersync_freshness_lag international")
 		assert.InDelta(t, time.Now().Unix(), values["ordersync_freshness_looked_timestamp_seconds"], 60)
 		return nil

@@ -93,6 +93,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	ageDesc      = describe("seconds", "Age of the oldest event of the channel that is not in the target, by the ERP's time; 0 if there is none.", "channel")
+	waitingDesc  = describe("waiting_seconds", "For how long at least an event of the channel has waited in Kafka, for a worker or in a stuck order, or perhaps in the ERP; 0 if none does.", "channel")
 	lagDesc      = describe("lag", "Records of the channel in Kafka that no starter has finished.", "channel")
 	retryingDesc = describe("orders_retrying", "Orders of the channel that are retrying.", "channel")
 	blockedDesc  = describe("orders_blocked", "Orders of the channel that are blocked.", "channel")
@@ -107,7 +108,7 @@ var (
 // Describe implements prometheus.Collector.
 func (x *Exporter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ageDesc, lagDesc, retryingDesc, blockedDesc, backfillDesc, tasksDesc, workersDesc, lettersDesc, readDesc, lookedDesc,
+		ageDesc, waitingDesc, lagDesc, retryingDesc, blockedDesc, backfillDesc, tasksDesc, workersDesc, lettersDesc, readDesc, lookedDesc,
 	} {
 		ch <- d
 	}
@@ -130,12 +131,14 @@ func (x *Exporter) Collect(ch chan<- prometheus.Metric) {
 	}
 	now := time.Now()
 	for _, c := range s.Channels {
-		age := 0.0
+		age, waiting := *c.AgeSeconds, *c.WaitingSeconds
 		if c.Oldest != nil {
-			age = c.Oldest.age(now)
+			age = secondsSince(c.Oldest.At, now)
+			waiting += now.Sub(s.At).Seconds()
 		}
 		channel := string(c.Channel)
 		gauge(ageDesc, age, channel)
+		gauge(waitingDesc, waiting, channel)
 		count(lagDesc, c.Lag, channel)
 		count(retryingDesc, c.Retrying, channel)
 		count(blockedDesc, c.Blocked, channel)

@@ -71,7 +71,9 @@ func (p *Probe) waiting(ctx context.Context, g operator.Glance, workers bool) ma
 	waiting := map[order.Channel][]Oldest{}
 	for i, o := range orders {
 		channel := order.Channel(o.Channel)
-		waiting[channel] = append(waiting[channel], Oldest{At: times[i], Where: InOrder, SyncID: o.SyncID, Stuck: o.Status})
+		if o.Since != nil {
+			waiting[channel] = append(waiting[channel], Oldest{At: times[i], Where: InOrder, Since: o.Since.UTC(), SyncID: o.SyncID, Stuck: o.Status})
+		}
 	}
 	return waiting
 }

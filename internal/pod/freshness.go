@@ -10,7 +10,6 @@ import (
 
 	"ordersync/internal/config"
 	"ordersync/internal/freshness"
-	"ordersync/internal/order"
 	"ordersync/internal/schedule"
 	"ordersync/internal/target"
 	"ordersync/internal/topics"
@@ -18,13 +17,9 @@ import (
 
 // NewProbe tells how far a deployment is behind. Without a target it tells no rates.
 func NewProbe(cfg config.Config, transport kafka.RoundTripper, temporal client.Client, target *target.Target) *freshness.Probe {
-	backfills := map[string]order.Channel{}
-	for topic, channel := range cfg.Kafka.Topics {
-		backfills[topic+".backfill"] = channel
-	}
 	return &freshness.Probe{
 		Reader: topics.Reader{Brokers: cfg.Kafka.Brokers, Transport: transport}, Group: cfg.Kafka.Group,
-		Topics: cfg.Kafka.Topics, Backfill: backfills, DeadLetterTopic: cfg.Kafka.DeadLetterTopic,
+		Topics: cfg.Kafka.Topics, Backfill: cfg.Kafka.BackfillTopics(), DeadLetterTopic: cfg.Kafka.DeadLetterTopic,
 		Temporal: temporal, Namespace: cfg.Temporal.Client.Namespace, TaskQueue: cfg.Temporal.TaskQueue,
 		Target:  target,
 		Polled:  func(ctx context.Context) (freshness.Poll, bool, error) { return polled(ctx, temporal) },
