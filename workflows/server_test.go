@@ -462,6 +462,9 @@ func TestReplay(t *testing.T) {
 	for _, name := range []string{"one-request", "spread", "blocked-retry-skip", "retrying-retry", "held-inserted", "carried-blocked", "cancel-refused"} {
 		require.Contains(t, files, filepath.Join("testdata", "histories", fmt.Sprintf("rules%d-%s.json", workflows.Rules, name)), "record it: go test ./workflows -run TestServer -record")
 	}
+	for _, name := range []string{workflows.PollERPName, workflows.BackfillName} {
+		require.Contains(t, files, filepath.Join("testdata", "histories", name+".json"))
+	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) { require.NoError(t, replay(file, nil)) })
 	}
@@ -482,6 +485,8 @@ func replay(file string, as any) error {
 		return err
 	}
 	r.RegisterWorkflowWithOptions(as, workflow.RegisterOptions{Name: workflows.OrderSyncName})
+	r.RegisterWorkflowWithOptions(workflows.PollERP, workflow.RegisterOptions{Name: workflows.PollERPName})
+	r.RegisterWorkflowWithOptions(workflows.Backfill, workflow.RegisterOptions{Name: workflows.BackfillName})
 	return r.ReplayWorkflowHistoryFromJSONFile(quiet{}, file)
 }
 
