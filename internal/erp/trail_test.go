@@ -34,6 +34,7 @@ func TestTrail(t *testing.T) {
 		require.LessOrEqual(t, last.Sub(at), overlap*3/2+2*time.Minute)
 		require.Zero(t, back.Began)
 	}
+	require.Less(t, last.Sub(reached[cursor.Trail[0].Next]), 36*time.Hour, "what nobody can ask for is dropped")
 	encoded, err := cursor.encode()
 	require.NoError(t, err)
 	require.Less(t, len(encoded), 4_000)
