@@ -1,6 +1,16 @@
 // Package erp reads the system that orders come from. A source is polled: it hands out its changes a
 // page at a time, each as an event in the form in which it will be published, and says where to go on.
 // For a comparison of both ends it also lists the orders as they stand now.
+//
+// What docs/ERP.md asks of an ERP is not repeated here. What holds for every source:
+//
+//   - A change that is read twice is the same event: its id comes from the ERP, or from the change's place and
+//     content, and never from Kafka.
+//   - A place is behind a row, not at a time: however many rows share a time, a page may end among them.
+//   - A poll goes back from where its predecessor was when it began, by the ERP's own clock, or from the last
+//     row where that is earlier. So neither a row dated in the future, nor a clock that was set back, nor a
+//     transaction that a long poll has overtaken leaves a row out, if it commits within the overlap.
+//   - A bad row takes its place among the others, and nothing stops at it.
 package erp
 
 import (
