@@ -39,6 +39,36 @@ var situations = map[string]situation{
 			"curl --silent http://$WORKER/readyz":  `"ready":true`,
 		},
 	},
+	"Is it keeping up": {
+		arise: func(r *runbook) {
+			r.sql("ALTER TABLE orders ADD CONSTRAINT none_of_these CHECK (sync_id <> '536360')")
+			r.publishOrder("online", "536360", `1`)
+			r.awaitStuck("536360")
+		},
+		mend: map[string]func(*runbook){
+			"curl --silent http://$STARTER/metrics | grep ordersync_freshness_": func(r *runbook) {
+				devtest.Eventually(r, time.Minute, func() error {
+					out, err := r.enter(`curl --silent http://$STARTER/metrics | grep 'ordersync_freshness_orders_blocked{channel="online"} 1'`)
+					if err != nil {
+						return fmt.Errorf("%w: %s", err, out)
+					}
+					return nil
+				}, "the starter has looked")
+			},
+		},
+		shows: map[string]string{
+			"ordersync status": `(?s)online +\S+ +order 536360, blocked +\S+ +\d +0 +1 .*ordersync order 536360\n.*ordersync blocked\n`,
+			"curl --silent http://$STARTER/metrics | grep ordersync_freshness_": `ordersync_freshness_seconds\{channel="online"\} (0\.\d|[1-9])`,
+			"ordersync schedule list": "there are no schedules yet",
+		},
+		heals: func(r *runbook) {
+			r.sql("ALTER TABLE orders DROP CONSTRAINT none_of_these")
+			_, err := r.enter("ordersync retry 536360")
+			require.NoError(r, err)
+			r.awaitEntries("536360", 1)
+		},
+		unseen: []string{"how far the target is behind could not be looked up as a whole"},
+	},
 	"The database refuses an order": {
 		arise: func(r *runbook) {
 			r.sql("ALTER TABLE orders ADD CONSTRAINT positive_total CHECK (JSON_VALUE(data, '$.total') >= 0)")

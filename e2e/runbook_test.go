@@ -25,6 +25,7 @@ import (
 	"ordersync/internal/config"
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/freshness"
 	"ordersync/internal/intake"
 	"ordersync/internal/notice"
 	"ordersync/internal/order"
@@ -369,6 +370,7 @@ func TestRunbookNames(t *testing.T) {
 	t.Run("metrics", func(t *testing.T) {
 		known := &described{}
 		notice.New(notice.Options{Registerer: known})
+		freshness.NewExporter(nil, known, nil)
 		_, err := intake.New(intake.Options{
 			Brokers: []string{"localhost:1"}, Group: "g", Topics: map[string]order.Channel{"online": order.Online}, TaskQueue: "q", Settings: workflows.Settings{Rules: workflows.Rules},
 			Temporal: lazyTemporal(t), DeadLetters: publish.New(publish.Options{Brokers: []string{"localhost:1"}, DeadLetterTopic: "d"}), Registerer: known,

@@ -11,7 +11,7 @@ const watchEvery = 2 * time.Second
 
 // show looks and prints what was found: once, or to watch it again and again until Ctrl-C, on a terminal
 // always in the same place. It ends with the first error.
-func (a *app) show(ctx context.Context, watch bool, look func(context.Context) (print func() error, err error)) error {
+func (a *app) show(ctx context.Context, watch bool, look func(context.Context) (show func() error, err error)) error {
 	for {
 		found, err := look(ctx)
 		if watch && ctx.Err() != nil {

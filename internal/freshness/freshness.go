@@ -71,9 +71,10 @@ type Poll struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// late tells whether three polls are missing, or a minute of them.
+// late tells whether three polls are missing, or a minute of them. Before the first is through nobody
+// knows how long it takes.
 func (p Poll) late(now time.Time) bool {
-	return now.Sub(p.ReadUntil) > max(3*p.Every, time.Minute)
+	return !p.ReadUntil.IsZero() && now.Sub(p.ReadUntil) > max(3*p.Every, time.Minute)
 }
 
 // Status is how far a deployment is behind at a moment. What could not be looked up is nil.

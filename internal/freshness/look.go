@@ -162,7 +162,7 @@ func (p *Probe) unsynced(channel order.Channel, f findings, now time.Time) []Old
 		since := now.Add(-time.Duration(f.queue.OldestSeconds * float64(time.Second)))
 		unsynced = append(unsynced, Oldest{At: since, Where: InTaskQueue, Since: since})
 	}
-	if f.polled && !f.poll.ReadUntil.IsZero() && f.poll.late(now) {
+	if f.polled && f.poll.late(now) {
 		unsynced = append(unsynced, Oldest{At: f.poll.ReadUntil, Where: InERP, Since: f.poll.ReadUntil})
 	}
 	return unsynced

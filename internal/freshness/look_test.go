@@ -101,7 +101,8 @@ func (p *pipeline) await(channel order.Channel, what string, want func(freshness
 			}
 		}
 		state, err := json.Marshal(s)
-		return fmt.Errorf("%s, %v", state, err)
+		require.NoError(p.t, err)
+		return errors.New(string(state))
 	}, what)
 	return found
 }

@@ -44,10 +44,11 @@ func TestTakeGlance(t *testing.T) {
 	start("young", "store", workflows.StatusBlocked, 3*time.Second)
 	channels := []string{"online", "store", "international"}
 	devtest.Eventually(t, 10*time.Second, func() error {
-		if n, err := (Selection{TaskQueue: queue}).Count(t.Context(), c); err != nil || n != 10 {
-			return fmt.Errorf("%d stuck, %v", n, err)
+		n, err := Selection{TaskQueue: queue}.Count(t.Context(), c)
+		if err == nil && n != 10 {
+			err = fmt.Errorf("%d stuck", n)
 		}
-		return nil
+		return err
 	}, "the visibility store knows them")
 
 	for _, page := range []int{pageSize, 10, 9, 3, 2} {
