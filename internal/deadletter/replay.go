@@ -234,6 +234,8 @@ func (r *run) decode(l Letter) (order.Event, error) {
 		return order.Event{}, fmt.Errorf("it was not written by ordersync, or its headers were changed: %w", l.Problem)
 	case l.Reason == order.Undecodable:
 		return order.Event{}, fmt.Errorf("it holds the input of a signal and no record; the events that order %s lacks are still in their topic: ordersync replay --order %s", l.Key, l.Key)
+	case l.Source.Topic == order.ERPRow:
+		return order.Event{}, fmt.Errorf("it holds a row of the ERP that never was a record; mend it in the ERP, and the next poll brings it: %s", l.Detail)
 	case !known:
 		return order.Event{}, fmt.Errorf("its record is from topic %s, which is not in KAFKA_TOPICS", l.Source.Topic)
 	case !corrected && !l.Kept():

@@ -16,6 +16,10 @@ type DeadLetter struct {
 	Detail string
 }
 
+// ERPRow stands in a dead letter for the topic of a row of the ERP that never was a record. It is no
+// name of a topic.
+const ERPRow = "erp:row"
+
 // message is an event as the ERP publishes it.
 type message struct {
 	SyncID     string          `json:"sync_id"`

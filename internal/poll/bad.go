@@ -11,12 +11,9 @@ import (
 	"ordersync/internal/order"
 )
 
-// fromERP stands in a dead letter for the topic of a record that never was.
-const fromERP = "erp"
-
 func letterOf(row erp.Row, asked time.Time, detail string) order.DeadLetter {
 	letter := order.DeadLetter{
-		Source: order.Source{Topic: fromERP, ReceivedAt: asked}, Value: row.Value, Reason: order.InvalidField, Detail: detail,
+		Source: order.Source{Topic: order.ERPRow, ReceivedAt: asked}, Value: row.Value, Reason: order.InvalidField, Detail: detail,
 	}
 	if row.Event.SyncID != "" {
 		letter.Key = []byte(row.Event.SyncID)

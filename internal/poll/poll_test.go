@@ -295,7 +295,7 @@ func TestBadRowsGetOneLetterEach(t *testing.T) {
 	require.Len(t, dead, 3)
 	details := ""
 	for _, r := range dead {
-		require.Equal(t, "erp", headerOf(r, publish.HeaderTopic))
+		require.Equal(t, order.ERPRow, headerOf(r, publish.HeaderTopic))
 		details += headerOf(r, publish.HeaderReason) + ": " + headerOf(r, publish.HeaderDetail) + "\n"
 	}
 	require.Contains(t, details, "unknown-event: no such event; the ERP's row tells no channel")
