@@ -1,0 +1,79 @@
+package erpsim
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"ordersync/internal/order"
+	"ordersync/internal/simulate"
+)
+
+// Orders are the events of n simulated orders. They tell no occurred_at: they happen when the ERP tells
+// them.
+func Orders(seed uint64, n int, o simulate.Options) ([]Event, error) {
+	var events []Event
+	for e := range simulate.Orders(seed, n, o) {
+		line, err := json.Marshal(struct {
+			SyncID  json.RawMessage `json:"sync_id"`
+			Channel order.Channel   `json:"channel"`
+			Kind    order.Kind      `json:"event"`
+			Version int64           `json:"version,omitempty"`
+			ID      string          `json:"event_id"`
+			Data    json.RawMessage `json:"data"`
+		}{json.RawMessage(e.SyncID), e.Channel, e.Kind, e.Version, e.ID.String(), e.Data})
+		if err != nil {
+			return nil, fmt.Errorf("event %s of order %s does not encode: %w", e.ID, e.SyncID, err)
+		}
+		e.OccurredAt = time.Time{}
+		events = append(events, Event{Event: e, Line: line})
+	}
+	return events, nil
+}
+
+// Read reads events from NDJSON, in the form that `ordersync load` takes. Each must name its channel, and
+// its event_id or version: without both it is another event each time it is told.
+func Read(r io.Reader) ([]Event, error) {
+	var events []Event
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 2*order.MaxValue)
+	for n := 1; lines.Scan(); n++ {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		e, err := parse(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		events = append(events, e)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("after %d events: %w", len(events), err)
+	}
+	return events, nil
+}
+
+func parse(line []byte) (Event, error) {
+	e, err := simulate.Parse(line)
+	if err != nil {
+		return Event{}, err
+	}
+	fields, err := order.ParseFields(line)
+	switch {
+	case err != nil:
+		return Event{}, err
+	case !slices.Contains(order.Channels, e.Channel):
+		return Event{}, fmt.Errorf("channel %q is none of %v", e.Channel, order.Channels)
+	case fields.Absent("event_id") && fields.Absent("version"):
+		return Event{}, errors.New("it has neither event_id nor version")
+	case !fields.Absent("changed_at"):
+		return Event{}, errors.New("changed_at is for the ERP to tell")
+	}
+	return Event{Event: e, Line: slices.Clone(line)}, nil
+}
