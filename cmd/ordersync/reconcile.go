@@ -36,7 +36,7 @@ under way, and follows it. It goes on if the command is interrupted. The finding
   missing     the shop lacks the order
   stale       the shop's version is below the ERP's
   different   the same version, or none on one side, and other data
-  amended     different, because an operator amended what the ERP sent
+  amended     drifted, because an operator amended or skipped what the ERP sent
   ahead       the shop's version is above the ERP's
   extra       the ERP lacks the order
   on_its_way  no drift yet: changed since the last poll or still in Kafka, or its workflow is not done
@@ -228,7 +228,7 @@ var classMeans = map[order.Drift]string{
 	order.DriftMissing:   "the shop lacks them",
 	order.DriftStale:     "the shop has an older version",
 	order.DriftDifferent: "the shop has other data",
-	order.DriftAmended:   "operators amended them",
+	order.DriftAmended:   "operators amended or skipped them",
 	order.DriftAhead:     "the shop has a newer version",
 	order.DriftExtra:     "the ERP lacks them",
 	order.OnItsWay:       "no drift yet",

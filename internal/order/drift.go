@@ -14,7 +14,7 @@ const (
 	DriftMissing   Drift = "missing"   // the target lacks the order
 	DriftStale     Drift = "stale"     // its version is below the ERP's
 	DriftDifferent Drift = "different" // the same version, or one side has none, and data of another meaning
-	// DriftAmended is different as well, by the hand of an operator who amended the ERP's data.
+	// DriftAmended is as an operator has made it, who amended the ERP's data or skipped its event.
 	DriftAmended Drift = "amended"
 	DriftAhead   Drift = "ahead" // the target's version is above the ERP's
 	DriftExtra   Drift = "extra" // the ERP lacks the order
@@ -26,7 +26,7 @@ const (
 var Drifts = []Drift{DriftMissing, DriftStale, DriftDifferent, DriftAmended, DriftAhead, DriftExtra, OnItsWay}
 
 // Repairable tells whether a repair publishes the order anew. What is ahead or extra only people can
-// judge, and what an operator amended is as it was meant to be.
+// judge, and what an operator amended or skipped is as it was meant to be.
 func (d Drift) Repairable() bool {
 	return d == DriftMissing || d == DriftStale || d == DriftDifferent
 }

@@ -217,18 +217,28 @@ func (w *walk) horizon(ctx context.Context) (func(order.Channel) time.Time, erro
 // atOnce is how many orders are asked for, or written about, at the same time.
 const atOnce = 8
 
-// explain finds those differences that operators have made: they replaced just what the ERP has.
+// explain finds what operators have made so: they replaced just what the ERP has, or gave its last event
+// up, which is final.
 func (l *look) explain(ctx context.Context, findings []order.Finding) error {
 	at := map[string]int{}
-	var different []string
+	var different, repairable []string
 	for i, f := range findings {
+		if !f.Class.Repairable() {
+			continue
+		}
+		at[f.SyncID] = i
+		repairable = append(repairable, f.SyncID)
 		if f.Class == order.DriftDifferent {
-			at[f.SyncID] = i
 			different = append(different, f.SyncID)
 		}
 	}
-	if len(different) == 0 {
-		return nil
+	err := l.target.Skips(ctx, repairable, func(id string, version int64) {
+		if f := &findings[at[id]]; version == f.ERPVersion {
+			f.Class, f.Why = order.DriftAmended, "an operator skipped the ERP's event"
+		}
+	})
+	if err != nil {
+		return err
 	}
 	return l.target.Amendments(ctx, different, func(id string, original []byte) {
 		if f := &findings[at[id]]; meaningOf(original) == l.found[id].erp.data {

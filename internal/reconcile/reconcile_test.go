@@ -69,20 +69,27 @@ func TestClasses(t *testing.T) {
 	b.books.orders["15"] = erp.Order{SyncID: "15", Rejected: &order.Rejection{Reason: order.MissingField, Detail: "no data"}}
 	b.row("15", 1, data(15)) // the ERP has it, in a form nobody can read
 
+	b.both("16", 5, data(16))
+	b.row("16", 4, data(160)) // stale, because somebody skipped version 5
+	b.skip("16", 5)
+	b.both("17", 5, data(17))
+	b.row("17", 4, data(170)) // stale: it is another version that was skipped
+	b.skip("17", 3)
+
 	want := map[string]order.Drift{
-		"3": order.DriftMissing, "4": order.DriftStale, "5": order.DriftDifferent, "6": order.DriftDifferent, "7": order.DriftDifferent,
+		"16": order.DriftAmended, "17": order.DriftStale, "3": order.DriftMissing, "4": order.DriftStale, "5": order.DriftDifferent, "6": order.DriftDifferent, "7": order.DriftDifferent,
 		"9": order.DriftAmended, "10": order.DriftAhead, "11": order.OnItsWay, "12": order.DriftDifferent, "13": order.DriftExtra, "14": order.OnItsWay,
 	}
 	for _, size := range []int{1, 2, 5, 13, 14, 15, 100, 0} {
 		f := b.run(walkOf(size))
 		require.Equal(t, want, classes(t, f), "pages of %d", size)
-		require.EqualValues(t, 13, f.TargetOrders)
-		require.EqualValues(t, 13, f.ERPOrders)
+		require.EqualValues(t, 15, f.TargetOrders)
+		require.EqualValues(t, 15, f.ERPOrders)
 		require.EqualValues(t, 3, f.Agreeing)
 		require.EqualValues(t, 1, f.Rejected)
 		require.Equal(t, `order "15": missing-field: no data`, f.FirstRejected)
-		require.EqualValues(t, 8, f.Drifted())
-		require.EqualValues(t, 8, f.Unrepaired())
+		require.EqualValues(t, 9, f.Drifted())
+		require.EqualValues(t, 9, f.Unrepaired())
 		require.False(t, f.FinishedAt.Before(f.StartedAt))
 	}
 	f := b.run(walkOf(100))
@@ -100,12 +107,12 @@ func TestClasses(t *testing.T) {
 # TYPE ordersync_reconcile_orders gauge
 ordersync_reconcile_orders{class="agreeing"} 3
 ordersync_reconcile_orders{class="ahead"} 1
-ordersync_reconcile_orders{class="amended"} 1
+ordersync_reconcile_orders{class="amended"} 2
 ordersync_reconcile_orders{class="different"} 4
 ordersync_reconcile_orders{class="extra"} 1
 ordersync_reconcile_orders{class="missing"} 1
 ordersync_reconcile_orders{class="on_its_way"} 2
-ordersync_reconcile_orders{class="stale"} 1
+ordersync_reconcile_orders{class="stale"} 2
 `), "ordersync_reconcile_orders"))
 	require.InDelta(t, time.Now().Unix(), testutil.ToFloat64(b.metrics.finished), 60)
 }

@@ -80,6 +80,28 @@ func (t *Target) Amendments(ctx context.Context, syncIDs []string, each func(syn
 	return nil
 }
 
+// Skips hands the versions of the creations and updates that operators have given up to each, with their
+// orders.
+func (t *Target) Skips(ctx context.Context, syncIDs []string, each func(syncID string, version int64)) error {
+	for chunk := range slices.Chunk(syncIDs, lookUpChunk) {
+		err := t.stream(ctx, `SELECT sync_id, version FROM order_events
+			WHERE sync_id IN (`+places(len(chunk))+`) AND outcome = 'skipped' AND kind <> 'invoice_creation' AND version IS NOT NULL`,
+			anys(chunk), func(rows *sql.Rows) error {
+				var syncID string
+				var version int64
+				if err := rows.Scan(&syncID, &version); err != nil {
+					return err
+				}
+				each(syncID, version)
+				return nil
+			})
+		if err != nil {
+			return fmt.Errorf("read what was skipped of %d orders: %w", len(syncIDs), err)
+		}
+	}
+	return nil
+}
+
 // AboutOrders is the server's own estimate of the number of orders, which costs nothing.
 func (t *Target) AboutOrders(ctx context.Context) (int64, error) {
 	var n sql.Null[int64]
