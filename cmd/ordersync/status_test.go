@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ordersync/internal/freshness"
+	"ordersync/internal/operator"
 	"ordersync/internal/order"
 )
 
@@ -55,6 +56,14 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What an ERP may put into an id does no harm in the shell that a proposed command is pasted into.
+func TestProposedCommandsQuoteOddIds(t *testing.T) {
+	stuck := operator.Survey{Total: 1, Orders: []operator.StuckOrder{{SyncID: "$(reboot)"}}}
+	var out strings.Builder
+	require.NoError(t, (&app{dataDir: defaultDir}).printStuck(&out, stuck))
+	assert.Contains(t, out.String(), "ordersync order '$(reboot)'\n")
 }
 
 func TestSpell(t *testing.T) {

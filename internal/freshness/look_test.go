@@ -130,6 +130,7 @@ func TestLook(t *testing.T) {
 	occurred := time.Now().Add(-90 * time.Minute).UTC().Truncate(time.Microsecond)
 	p.publish("online", "good", creation("good", 1, occurred))
 	p.publish("store", "none", `{"sync_id":"none"}`)
+	p.publish("international.backfill", "old", creation("old", 1, occurred))
 	published := time.Now()
 	s, err = p.Look(t.Context())
 	require.NoError(t, err)
@@ -142,7 +143,8 @@ func TestLook(t *testing.T) {
 	assert.Equal(t, "good", online.Oldest.SyncID)
 	assert.Regexp(t, `^online/\d+/0$`, online.Oldest.Record)
 	assert.WithinDuration(t, published, store.Oldest.At, time.Minute, "what is no event is as old as its record")
-	assert.True(t, synced(international))
+	assert.True(t, synced(international), "a backfill counts for no age")
+	assert.Equal(t, []int64{0, 0, 1}, []int64{s.Backfills[0].Lag, s.Backfills[1].Lag, s.Backfills[2].Lag})
 
 	// In Temporal, as no worker is there: no lag, and an age all the same.
 	p.run(pod.RunStarter)
