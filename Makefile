@@ -81,6 +81,11 @@ bench-refusing: setup
 bench-poll: setup
 	go run ./bench/poll -at-least 20000
 
+## bench-backfill  time from broker to target of new orders, with a backfill of 20,000 orders beside them and without
+.PHONY: bench-backfill
+bench-backfill: setup
+	go run ./bench/backfill
+
 ## bench-reconcile memory, orders/s and findings of a comparison of 1,000,000 orders a side
 .PHONY: bench-reconcile
 bench-reconcile: setup

@@ -225,10 +225,10 @@ func New(o Options) (*Intake, error) {
 	return i, nil
 }
 
-// newPace limits to so many records a second, in portions of a tenth of a second: more at once would
-// be felt by new orders.
+// newPace limits to so many records a second, of which a fiftieth may come at once: new orders would
+// feel more.
 func newPace(perSecond int) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/10))
+	return rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/50))
 }
 
 // isBackfill tells whether a topic is one of a backfill.

@@ -123,9 +123,8 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 	return got.next, nil
 }
 
-// hand puts records into the lanes: at once, or those of a backfill as its rate allows, in parts
-// that are small and still keep together some of what belongs to one order. It returns an error only
-// when the generation has ended.
+// hand puts records into the lanes: at once, or those of a backfill as its rate allows, one by one or
+// in small parts. It returns an error only when the generation has ended.
 //
 // What waits for the rate is in no lane and counts against no bound: it is as if not fetched yet.
 // While there is no room, or the brake is on, nothing is taken of the rate either.
