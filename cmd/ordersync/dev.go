@@ -34,12 +34,22 @@ The data stays in the directory: after a Ctrl-C, or a kill -9, a start with the 
 where it was. It needs "temporal" and mariadbd or mysqld, which make setup installs. It is no way
 to run ordersync for real: it does not survive a power cut, and its passwords are public.
 
-KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded server with yours.` + environment(),
+KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded server with yours.
+
+With --erp it starts at the ERP: a simulated one, whose orders grow as you look, and which is polled. It
+commits some changes late, tells some twice and some in the wrong order, and with --erp-outages is away
+now and then. What it tells happens now, whatever a file says. It lives in memory and begins anew with
+each start; what has arrived already is left out.` + environment(),
 		Example: `  ordersync dev
+  ordersync dev --erp
+  ordersync dev --erp --erp-file orders.ndjson --erp-rate 100
   ordersync dev --data-dir /tmp/orders --kafka-port 0 --temporal-port 0 --ui-port 0 --mysql-port 0`,
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.app = a
+			if err := d.erp.check(a, c.Flags().Changed); err != nil {
+				return err
+			}
 			return d.run(c.Context())
 		},
 	}
@@ -51,6 +61,7 @@ KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded s
 	port(&d.uiPort, "ui-port", 8233, "port of Temporal's Web UI")
 	port(&d.mysqlPort, "mysql-port", 3306, "port of MySQL")
 	c.Flags().BoolVar(&d.noPipeline, "no-pipeline", false, "run the servers only, without starter and worker")
+	d.erp.flags(c)
 	return c
 }
 
@@ -59,6 +70,7 @@ type dev struct {
 	*app
 	kafkaPort, temporalPort, uiPort, mysqlPort int
 	noPipeline                                 bool
+	erp                                        devERP
 
 	dir    string // dataDir, absolute
 	health string // address of the health server
@@ -78,6 +90,9 @@ func (d *dev) run(ctx context.Context) (err error) {
 	}
 	given, err := config.Load(d.devEnviron(nil))
 	if err != nil {
+		return err
+	}
+	if err := d.erp.prepare(); err != nil {
 		return err
 	}
 	logs, err := openLog(filepath.Join(d.dir, "logs", "ordersync.log"))
@@ -115,13 +130,20 @@ func (d *dev) run(ctx context.Context) (err error) {
 		case <-ctx.Done():
 		}
 	}()
+	if err := d.erp.open(); err != nil {
+		return err
+	}
+	defer d.erp.close()
 	err = d.pipeline(ctx, stack, log, func() {
-		if err := stack.WriteEnv(); err != nil {
+		if err := stack.WriteEnv(d.erp.environ(d.app)); err != nil {
 			cancel(err)
 			return
 		}
 		d.note("ready after %.0f s", time.Since(began).Seconds())
 		d.welcome(stack)
+		if err := d.erp.grow(ctx, d.app); err != nil {
+			cancel(err)
+		}
 	})
 	if cause := context.Cause(ctx); ctx.Err() != nil && !errors.Is(cause, context.Canceled) {
 		return errors.Join(cause, err) // a server died
@@ -147,6 +169,9 @@ func (d *dev) devEnviron(servers map[string]string) map[string]string {
 	}
 	maps.Copy(environ, d.environ)
 	maps.Copy(environ, servers)
+	if servers != nil {
+		maps.Copy(environ, d.erp.environ(d.app))
+	}
 	return environ
 }
 
@@ -167,6 +192,9 @@ func (d *dev) pipeline(ctx context.Context, stack *devstack.Stack, log *slog.Log
 		return err
 	}
 	if _, err := pod.Setup(ctx, cfg, log, pod.SetupOptions{}); err != nil {
+		return err
+	}
+	if err := d.erp.schedule(ctx, cfg, log); err != nil {
 		return err
 	}
 	if d.noPipeline {
@@ -216,6 +244,9 @@ func (d *dev) welcome(stack *devstack.Stack) {
 	if d.health != "" {
 		t.row("health, metrics", "http://"+d.health+"/readyz, http://"+d.health+"/metrics")
 	}
+	if d.erp.on {
+		t.row("ERP", d.erp.sim.URL()+"/events", d.erp.describe())
+	}
 	t.row("logs", filepath.Join(d.dir, "logs"))
 	t.row("for a shell", ". "+devstack.EnvFile(d.dir))
 	_ = t.flush() // the terminal is gone, if anything; the stack runs on
@@ -223,8 +254,13 @@ func (d *dev) welcome(stack *devstack.Stack) {
 	if d.noPipeline {
 		fmt.Fprintf(out, "  . %s; bin/worker & bin/starter &\n", devstack.EnvFile(d.dir))
 	}
-	fmt.Fprintf(out, "  %s | %s\n", d.bare("simulate 100 --seed 1"), d.hint("load -"))
-	for _, next := range []string{"wait", "order 10000001", "blocked"} {
+	next := []string{"wait", "order 10000001", "blocked"}
+	if d.erp.on {
+		next = []string{"status --watch", "schedule list", "order " + d.erp.example(), "reconcile"}
+	} else {
+		fmt.Fprintf(out, "  %s | %s\n", d.bare("simulate 100 --seed 1"), d.hint("load -"))
+	}
+	for _, next := range next {
 		fmt.Fprintf(out, "  %s\n", d.hint(next))
 	}
 	fmt.Fprintf(out, "\nCtrl-C stops everything; the data stays.\n")

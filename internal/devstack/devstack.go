@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -170,13 +171,16 @@ func (s *Stack) children() []*child {
 	return all
 }
 
-// WriteEnv writes DIR/env. Call it when whoever reads the file may go ahead.
-func (s *Stack) WriteEnv() error {
-	return writeEnv(s.options.Dir, map[string]string{
+// WriteEnv writes DIR/env, with further variables if there are any. Call it when whoever reads the file
+// may go ahead.
+func (s *Stack) WriteEnv(more map[string]string) error {
+	values := map[string]string{
 		"KAFKA_BROKERS":    strings.Join(s.KafkaBrokers(), ","),
 		"TEMPORAL_ADDRESS": s.TemporalAddress(),
 		"MYSQL_DSN":        s.MySQLDSN(),
-	})
+	}
+	maps.Copy(values, more)
+	return writeEnv(s.options.Dir, values)
 }
 
 // Stop removes DIR/env and ends what Start started, each within ten seconds: SIGTERM first, then

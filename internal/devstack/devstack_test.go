@@ -48,7 +48,7 @@ func helper(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := stack.WriteEnv(); err != nil {
+	if err := stack.WriteEnv(nil); err != nil {
 		return err
 	}
 	<-ctx.Done()
@@ -274,7 +274,7 @@ func TestNamedServersAreNotStarted(t *testing.T) {
 	require.Nil(t, stack.Kafka())
 	require.Nil(t, stack.Temporal())
 	require.Nil(t, stack.MySQL())
-	require.NoError(t, stack.WriteEnv())
+	require.NoError(t, stack.WriteEnv(nil))
 	require.Equal(t, map[string]string{
 		"KAFKA_BROKERS": "k1:9092,k2:9092", "TEMPORAL_ADDRESS": "t:7233", "MYSQL_DSN": "u:it's@tcp(m:3306)/shop",
 	}, env(t, dir))

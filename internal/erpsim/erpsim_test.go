@@ -383,6 +383,16 @@ func TestRead(t *testing.T) {
 	require.Empty(t, simulate.Compare(want, s.Model()))
 	require.Empty(t, simulate.Compare(want, simulate.Expect(slices.Values(got))))
 	require.Equal(t, 2010, got[0].OccurredAt.Year(), "when it happened stands in the file")
+
+	require.NoError(t, HappenNow(events))
+	s, err = New(Options{Events: events})
+	require.NoError(t, err)
+	s.Finish()
+	require.NoError(t, s.Listen("127.0.0.1:0"))
+	defer s.Close()
+	again, _ := pages(t, source(t, erp.Options{Kind: erp.HTTP, URL: s.URL()}), "")
+	require.Empty(t, simulate.Compare(want, simulate.Expect(slices.Values(again))), "the same events")
+	require.WithinDuration(t, time.Now(), again[0].OccurredAt, time.Minute)
 }
 
 func lines(t *testing.T, text []byte) iter.Seq[order.Event] {

@@ -14,26 +14,34 @@ import (
 	"ordersync/internal/simulate"
 )
 
-// Orders are the events of n simulated orders. They tell no occurred_at: they happen when the ERP tells
-// them.
+// Orders are the events of n simulated orders. They happen when the ERP tells them.
 func Orders(seed uint64, n int, o simulate.Options) ([]Event, error) {
 	var events []Event
 	for e := range simulate.Orders(seed, n, o) {
+		events = append(events, Event{Event: e})
+	}
+	return events, HappenNow(events)
+}
+
+// HappenNow lets events happen when the ERP tells them, whatever they say: they tell no occurred_at, and
+// nothing that is not an event's.
+func HappenNow(events []Event) error {
+	for i := range events {
+		e := &events[i]
 		line, err := json.Marshal(struct {
-			SyncID  json.RawMessage `json:"sync_id"`
+			SyncID  string          `json:"sync_id"`
 			Channel order.Channel   `json:"channel"`
 			Kind    order.Kind      `json:"event"`
 			Version int64           `json:"version,omitempty"`
 			ID      string          `json:"event_id"`
 			Data    json.RawMessage `json:"data"`
-		}{json.RawMessage(e.SyncID), e.Channel, e.Kind, e.Version, e.ID.String(), e.Data})
+		}{e.SyncID, e.Channel, e.Kind, e.Version, e.ID.String(), e.Data})
 		if err != nil {
-			return nil, fmt.Errorf("event %s of order %s does not encode: %w", e.ID, e.SyncID, err)
+			return fmt.Errorf("event %s of order %s does not encode: %w", e.ID, e.SyncID, err)
 		}
-		e.OccurredAt = time.Time{}
-		events = append(events, Event{Event: e, Line: line})
+		e.Line, e.OccurredAt = line, time.Time{}
 	}
-	return events, nil
+	return nil
 }
 
 // Read reads events from NDJSON, in the form that `ordersync load` takes. Each must name its channel, and
