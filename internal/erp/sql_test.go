@@ -227,11 +227,12 @@ func TestNullsAndOddTimes(t *testing.T) {
 		open := func() erp.Source { return openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir}) }
 		source := open()
 		for _, limit := range []int{1, 2, 3, 7, 100} {
-			seen := map[string]bool{}
+			seen, rows := map[string]bool{}, 0
 			var place erp.Cursor
 			for {
 				page, err := source.Page(t.Context(), erp.Request{After: place, Limit: limit})
 				require.NoError(t, err)
+				rows += len(page.Rows)
 				for _, row := range page.Rows {
 					require.Nil(t, row.Rejected)
 					seen[row.Event.SyncID] = true
@@ -244,6 +245,9 @@ func TestNullsAndOddTimes(t *testing.T) {
 				}
 			}
 			require.Len(t, seen, n-1, "one without an id is an event, one without a time is never seen")
+			if limit == 100 {
+				require.Equal(t, n-1, rows, "each once, but where a page ends among them")
+			}
 			again, err := source.Page(t.Context(), erp.Request{After: place, Limit: 100})
 			require.NoError(t, err)
 			require.False(t, again.More)
