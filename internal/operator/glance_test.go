@@ -39,7 +39,7 @@ func TestTakeGlance(t *testing.T) {
 	start("oldest", "online", workflows.StatusBlocked, 5*time.Hour)
 	start("old", "online", workflows.StatusRetrying, 4*time.Hour)
 	for i := range 7 {
-		start(fmt.Sprint(i), "online", workflows.StatusRetrying, time.Minute)
+		start(fmt.Sprint(i), "online", workflows.StatusRetrying, time.Duration(60+20*i)*time.Minute)
 	}
 	start("young", "store", workflows.StatusBlocked, 3*time.Second)
 	channels := []string{"online", "store", "international"}
