@@ -9,6 +9,8 @@ SERIALLY := -p 1
 TESTFLAGS ?=
 # Where `make dev` keeps its data.
 DATA_DIR ?= .ordersync
+# Anything here has `make dev` start at a simulated ERP.
+ERP ?=
 
 LINT := go tool -modfile=tools/lint/go.mod
 
@@ -17,15 +19,15 @@ LINT := go tool -modfile=tools/lint/go.mod
 help:
 	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
 
-## demo            the pipeline on a real order file: sets up, builds, loads, waits, shows an order, stops
+## demo            a day of real orders from an ERP to the shop: sets up, builds, polls, waits, compares both ends, stops
 .PHONY: demo
 demo: setup build
 	@scripts/demo.sh
 
-## dev             the whole stack, left running on the usual ports with its data in DATA_DIR (.ordersync)
+## dev             the whole stack, left running on the usual ports with its data in DATA_DIR (.ordersync); ERP=1: with an ERP
 .PHONY: dev
 dev: setup build
-	@exec bin/ordersync dev --data-dir $(DATA_DIR)
+	@exec bin/ordersync dev --data-dir $(DATA_DIR) $(if $(ERP),--erp)
 
 ## setup           install what is missing: a MariaDB server, the temporal CLI (built once, 3 minutes)
 .PHONY: setup
