@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"ordersync/internal/order"
@@ -62,12 +64,8 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 		return Page{}, err
 	}
 
-	page := Page{Rows: make([]Row, 0, len(l.items)), Next: r.After, More: l.more}
-	m := maker{channel: s.channel, now: time.Now()}
+	page := Page{Rows: maker{channel: s.channel, now: time.Now()}.items(l.items), Next: r.After, More: l.more}
 	reached := answer.at.UnixMicro()
-	for _, item := range l.items {
-		page.Rows = append(page.Rows, m.item(item))
-	}
 	if n := len(page.Rows); n > 0 && !page.Rows[n-1].ChangedAt.IsZero() {
 		reached = min(reached, page.Rows[n-1].ChangedAt.UnixMicro())
 	}
@@ -79,6 +77,26 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 	}
 	page.Next, err = cursor.moved(l.next, reached).encode()
 	return page, err
+}
+
+// share is how many events are worth a goroutine of their own.
+const share = 100
+
+// items makes rows of the events of a page, on all processors: reading their JSON takes longer than
+// everything else on their way to Kafka.
+func (m maker) items(raw []json.RawMessage) []Row {
+	rows := make([]Row, len(raw))
+	each := max(share, (len(raw)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	var all sync.WaitGroup
+	for from := 0; from < len(raw); from += each {
+		all.Go(func() {
+			for i := from; i < min(from+each, len(raw)); i++ {
+				rows[i] = m.item(raw[i])
+			}
+		})
+	}
+	all.Wait()
+	return rows
 }
 
 // item makes a row of an event as it was listed.
