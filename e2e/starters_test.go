@@ -11,6 +11,9 @@ import (
 	"ordersync/internal/devstack/devtest"
 )
 
+// eventTopics is how many a starter reads: of each channel one, and one for its backfills.
+const eventTopics = 2 * 3
+
 // A second starter joins under load, so that partitions move; later the first is killed together
 // with the worker, and the second takes all of them over.
 func TestTwoStartersAndARebalance(t *testing.T) {
@@ -26,7 +29,7 @@ func TestTwoStartersAndARebalance(t *testing.T) {
 
 	second := start(t, b.environ, "starter")
 	address := second.awaitReady()
-	awaitPartitions(t, address, 3*partitions/2)
+	awaitPartitions(t, address, eventTopics*partitions/2)
 	b.load(ndjson(t, events[len(events)/2:]))
 	b.awaitLedger(b.count(ledgerRows)+len(events)/20, time.Minute)
 	require.NoError(t, first.alive())
@@ -35,7 +38,7 @@ func TestTwoStartersAndARebalance(t *testing.T) {
 	first.kill()
 	worker.kill()
 	start(t, b.environ, "worker").awaitReady()
-	awaitPartitions(t, address, 3*partitions)
+	awaitPartitions(t, address, eventTopics*partitions)
 
 	b.settle(2 * time.Minute)
 	b.requireModel(events)
