@@ -10,7 +10,7 @@
 //
 // ORDERSYNC_TEST_KAFKA=real runs the same tests against Apache Kafka (make test-real). With
 // ORDERSYNC_E2E_SEED the orders of a failed run come again; ORDERSYNC_E2E_LONG=1 makes the outage
-// of the database last a minute.
+// of the database last a minute, and has the ERP tell 20,000 orders.
 package e2e
 
 import (
