@@ -22,9 +22,11 @@ import (
 	"ordersync/internal/deadletter"
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/erpsim"
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
 	"ordersync/internal/pod"
+	"ordersync/internal/schedule"
 	"ordersync/internal/target"
 	"ordersync/internal/telemetry"
 	"ordersync/workflows"
@@ -421,6 +423,62 @@ var situations = map[string]situation{
 			require.Zero(r, r.replayAgain("--order", "536416").Missing)
 		},
 	},
+	"Polling stands still": {
+		arise: func(r *runbook) {
+			r.erp.Advance(2)
+			_, err := r.enter("ordersync schedule apply --every 1h")
+			require.NoError(r, err)
+			r.awaitEntries("536420", 1)
+			r.awaitEntries("536421", 1)
+			r.awaitPolled(time.Time{})
+			require.NoError(r, r.erp.Down(erpsim.Busy))
+			r.erp.Finish()
+			_, err = r.enter("ordersync schedule trigger")
+			require.NoError(r, err)
+			devtest.Eventually(r, time.Minute, func() error {
+				if r.erp.Progress().Refused == 0 {
+					return errors.New("the ERP was not asked")
+				}
+				return nil
+			}, "a poll waits for the ERP")
+		},
+		mend: map[string]func(*runbook){
+			"ordersync schedule pause --why 'the ERP is migrated'": func(r *runbook) {
+				require.NoError(r, r.erp.Up())
+				r.awaitPolled(r.erp.Progress().At)
+				r.awaitEntries("536420", 2)
+			},
+		},
+		shows: map[string]string{
+			"ordersync schedule list": "(?s)ordersync-poll.*under way",
+			`temporal workflow list --query 'WorkflowType="PollERP" AND ExecutionStatus="Running"'`: "ordersync-poll",
+			"ordersync schedule pause --why 'the ERP is migrated'":                                  "paused",
+			"ordersync schedule resume --why 'it is back'":                                          "resumed",
+		},
+		heals: func(r *runbook) { require.Len(r, r.entries("536420"), 2) },
+	},
+	"Both ends do not agree": {
+		arise: func(r *runbook) {
+			r.requireCommitted()
+			r.sql(`UPDATE orders SET data = '{"total":9}' WHERE sync_id = '536420'`)
+			r.sql("DELETE FROM test_writes WHERE sync_id = '536420' ORDER BY at DESC LIMIT 1") // which no event has made
+			r.sql("DELETE FROM orders WHERE sync_id = '536421'")
+		},
+		// The orders of the other sections never were in this ERP.
+		fails: []string{"ordersync reconcile", "ordersync reconcile --last -o json", "ordersync reconcile --repair", "ordersync reconcile (2)"},
+		shows: map[string]string{
+			"ordersync reconcile":                `(?s)536420 +different.*536421 +missing`,
+			"ordersync reconcile --last -o json": `"missing": ?1`,
+			"ordersync reconcile --repair":       `(?s)536421 +missing.*repaired`,
+			"ordersync reconcile (2)":            `(?m)^2 +agreeing`,
+			"ordersync order 536421":             "repair",
+			"ordersync backfill --from 24h":      "3",
+		},
+		heals: func(r *runbook) {
+			require.JSONEq(r, `{"total": 2}`, r.data("536420"))
+			require.JSONEq(r, `{"total": 1}`, r.data("536421"))
+		},
+	},
 	"Who did what": {
 		shows: map[string]string{
 			"ordersync order 536366": "(?s)amend.*negative total",
@@ -579,6 +637,22 @@ func (r *runbook) deployOther() (rollBack func()) {
 		require.Contains(r, names, "temporal_workflow_task_execution_failed_total")
 		require.NoError(r, file.Close())
 	}
+}
+
+// awaitPolled waits until a poll is through that has read the ERP after a time, and none is under way.
+func (r *runbook) awaitPolled(after time.Time) {
+	r.Helper()
+	devtest.Eventually(r, 2*time.Minute, func() error {
+		s, err := schedule.Describe(r.Context(), r.temporal, schedule.Poll)
+		if err != nil {
+			return err
+		}
+		last, found, err := schedule.LastPoll(r.Context(), r.temporal)
+		if err == nil && (!found || !last.ReadUntil.After(after) || s.Running != nil) {
+			err = fmt.Errorf("read until %v, under way: %v", last.ReadUntil, s.Running)
+		}
+		return err
+	}, "the ERP is polled")
 }
 
 // awaitFailedTask waits until the history of an order's workflow shows a failed task.

@@ -25,11 +25,13 @@ import (
 	"ordersync/internal/config"
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/erpsim"
 	"ordersync/internal/freshness"
 	"ordersync/internal/intake"
 	"ordersync/internal/notice"
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
+	"ordersync/internal/reconcile"
 	"ordersync/internal/target"
 	"ordersync/workflows"
 	"ordersync/workflows/inbox"
@@ -107,6 +109,7 @@ type runbook struct {
 	kafkaOptions    devstack.KafkaOptions
 	broker          *devstack.Kafka
 
+	erp             *erpsim.ERP
 	worker, starter *process
 	logs            map[string][]string // the log files of each kind of pod, oldest first
 	before          map[string]int      // the length of each kind's logs when the section began
@@ -148,7 +151,12 @@ func openRunbook(t *testing.T) *runbook {
 		_, err := db.ExecContext(t.Context(), statement)
 		require.NoError(t, err)
 	}
+	r.erp = sourceOf(t, `
+		{"sync_id":536420,"channel":"store","event":"order_creation","version":1,"data":{"total":1}}
+		{"sync_id":536421,"channel":"store","event":"order_creation","version":1,"data":{"total":1}}
+		{"sync_id":536420,"channel":"store","event":"order_updation","version":2,"data":{"total":2}}`)
 	r.bundle = setup(t,
+		"ERP_SOURCE=http", "ERP_URL="+r.erp.URL(), "ERP_OVERLAP=0s",
 		"KAFKA_BROKERS="+r.broker.Brokers()[0], "KAFKA_GROUP=ordersync", "KAFKA_TOPICS=online=online,store=store,international=international",
 		"KAFKA_DEAD_LETTER_TOPIC=order-events.dead-letter", "TEMPORAL_ADDRESS="+r.server.Address(), "MYSQL_DSN="+config.FormatDSN(),
 		"HOLD_WINDOW=1s",
@@ -157,6 +165,18 @@ func openRunbook(t *testing.T) *runbook {
 	r.startStarter()
 	r.starter.awaitReady()
 	return r
+}
+
+// sourceOf is an ERP to poll, which has told nothing yet.
+func sourceOf(t *testing.T, lines string) *erpsim.ERP {
+	t.Helper()
+	events, err := erpsim.Read(strings.NewReader(lines))
+	require.NoError(t, err)
+	source, err := erpsim.New(erpsim.Options{Events: events})
+	require.NoError(t, err)
+	require.NoError(t, source.Listen("127.0.0.1:0"))
+	t.Cleanup(func() { _ = source.Close() })
+	return source
 }
 
 // in is the runbook for a subtest.
@@ -371,6 +391,7 @@ func TestRunbookNames(t *testing.T) {
 		known := &described{}
 		notice.New(notice.Options{Registerer: known})
 		freshness.NewExporter(nil, known, nil)
+		reconcile.New(reconcile.Options{Registerer: known})
 		_, err := intake.New(intake.Options{
 			Brokers: []string{"localhost:1"}, Group: "g", Topics: map[string]order.Channel{"online": order.Online}, TaskQueue: "q", Settings: workflows.Settings{Rules: workflows.Rules},
 			Temporal: lazyTemporal(t), DeadLetters: publish.New(publish.Options{Brokers: []string{"localhost:1"}, DeadLetterTopic: "d"}), Registerer: known,
