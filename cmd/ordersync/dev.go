@@ -39,7 +39,7 @@ KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded s
 With --erp it starts at the ERP: a simulated one, whose orders grow as you look, and which is polled. It
 commits some changes late, tells some twice and some in the wrong order, and with --erp-outages is away
 now and then. What it tells happens now, whatever a file says. It lives in memory and begins anew with
-each start; what has arrived already is left out.` + environment(),
+each start; what the shop has already is not applied again.` + environment(),
 		Example: `  ordersync dev
   ordersync dev --erp
   ordersync dev --erp --erp-file orders.ndjson --erp-rate 100
