@@ -237,8 +237,19 @@ func checkContainer(t *testing.T, pod corev1.PodSpec, c corev1.Container, built 
 			t.Errorf("%s comes from key %s of Secret %s", v.Name, v.ValueFrom.SecretKeyRef.Key, v.ValueFrom.SecretKeyRef.Name)
 		}
 	}
-	if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef == nil || c.EnvFrom[0].ConfigMapRef.Name != config.Name {
-		t.Errorf("the environment does not come from ConfigMap %s", config.Name)
+	if len(c.EnvFrom) == 0 {
+		t.Errorf("nothing comes from ConfigMap %s", config.Name)
+	}
+	for i, from := range c.EnvFrom {
+		if from.ConfigMapRef == nil || i == 0 && from.ConfigMapRef.Name != config.Name || i > 0 && !isTrue(from.ConfigMapRef.Optional) {
+			t.Errorf("the environment does not come from ConfigMap %s first, and then from those that a team may make", config.Name)
+		}
+	}
+	for _, mount := range c.VolumeMounts {
+		i := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
+		if i < 0 || pod.Volumes[i].ConfigMap == nil || !isTrue(pod.Volumes[i].ConfigMap.Optional) {
+			t.Errorf("%s is mounted, which is no ConfigMap that a team may make", mount.Name)
+		}
 	}
 	if pod.EnableServiceLinks == nil || *pod.EnableServiceLinks || pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
 		t.Error("service links or the account's token are not switched off")
@@ -253,6 +264,8 @@ func checkContainer(t *testing.T, pod corev1.PodSpec, c corev1.Container, built 
 		t.Error("it names no requests or no limit of memory")
 	}
 }
+
+func isTrue(b *bool) bool { return b != nil && *b }
 
 func checkProbe(t *testing.T, name string, c corev1.Container, probe *corev1.Probe, path, help string) {
 	t.Helper()
