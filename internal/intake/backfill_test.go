@@ -38,7 +38,9 @@ func (b *bench) many(p *partition, prefix string, n int) []*record {
 	return all
 }
 
-func at(perSecond int) *Intake { return &Intake{pace: newPace(perSecond)} }
+func at(perSecond int) *Intake {
+	return &Intake{pace: newPace(perSecond, newMetrics(nil).backfillRate)}
+}
 
 // However many partitions wait, together they keep the rate: at any time no more has been handed
 // over than the rate gives, and at the end no less.
@@ -67,6 +69,39 @@ func TestBackfillKeepsItsRate(t *testing.T) {
 		require.NoError(t, <-done)
 		require.NoError(t, <-done)
 		require.Equal(t, 9980*time.Millisecond, time.Since(b.began).Round(time.Millisecond))
+	})
+}
+
+// A tenth of slow calls halves the rate, each second, and a tenth of it comes back when they are quick
+// again. The calls of new orders count, too.
+func TestBackfillGivesWay(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := at(50).pace
+		second := func(quick, slow int) float64 {
+			for range slow {
+				p.called(slowCall + 1)
+			}
+			for range quick - 1 {
+				p.called(slowCall)
+			}
+			time.Sleep(paceWindow)
+			p.called(slowCall)
+			return float64(p.Limit())
+		}
+		require.InDelta(t, 50, second(100, 0), 1e-9)
+		var all []float64
+		for range 6 {
+			all = append(all, second(10, 90))
+		}
+		require.Equal(t, []float64{25, 12.5, 6.25, 5, 5, 5}, all)
+		for range 8 {
+			second(95, 5)
+		}
+		require.InDelta(t, 45, float64(p.Limit()), 1e-9)
+		for range 3 {
+			second(1, 0)
+		}
+		require.InDelta(t, 50, float64(p.Limit()), 1e-9)
 	})
 }
 

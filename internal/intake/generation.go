@@ -44,6 +44,7 @@ func (i *Intake) newGeneration(ctx context.Context, assigned *kafka.Generation, 
 		commit:  assigned.CommitOffsets,
 		lanes: newLanes(ctx, &lanes{
 			call:     i.call,
+			called:   i.pace.called,
 			bury:     func(r *record, reason order.Reason, detail string) { r.partition.bury(r, reason, detail) },
 			braked:   i.brake.on,
 			limits:   i.options.Limits,

@@ -88,7 +88,7 @@ type Options struct {
 	// a limited rate.
 	Backfill map[string]order.Channel
 	// BackfillRate is how many of their records are taken a second, at most, by this member of the
-	// group. With 0 they are not read, and need not exist.
+	// group; fewer while Temporal is busy. With 0 they are not read, and need not exist.
 	BackfillRate int
 
 	// Temporal is the client to call, made with workflows.DataConverter.
@@ -154,8 +154,7 @@ type Intake struct {
 	log       *slog.Logger
 	metrics   *metrics
 	troubles  *troubles
-	// pace limits the rate of backfills.
-	pace *rate.Limiter
+	pace      *pace
 	// buried says which dead letters are logged: a flood of them is told by the metric.
 	buried rate.Sometimes
 
@@ -210,9 +209,9 @@ func New(o Options) (*Intake, error) {
 		log:       o.Logger,
 		metrics:   newMetrics(o.Registerer),
 		troubles:  newTroubles(),
-		pace:      newPace(o.BackfillRate),
 		buried:    rate.Sometimes{First: 100, Interval: time.Second},
 	}
+	i.pace = newPace(o.BackfillRate, i.metrics.backfillRate)
 	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, backfill: i.isBackfill, settings: o.Settings, metrics: i.metrics}
 	i.call = c.call
 	i.brake = &brake{
@@ -223,12 +222,6 @@ func New(o Options) (*Intake, error) {
 		o.Registerer.MustRegister(collector{i.current.Load})
 	}
 	return i, nil
-}
-
-// newPace limits to so many records a second, of which a fiftieth may come at once: new orders would
-// feel more.
-func newPace(perSecond int) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/50))
 }
 
 // isBackfill tells whether a topic is one of a backfill.

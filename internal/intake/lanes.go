@@ -20,6 +20,7 @@ import (
 type lanes struct {
 	ctx      context.Context // ends with the generation, and with it every call
 	call     func(ctx context.Context, events []order.Event) error
+	called   func(took time.Duration) // told of every call
 	bury     func(r *record, reason order.Reason, detail string)
 	braked   func() bool // while it says so, no call begins and nothing is fetched
 	limits   Limits
@@ -211,6 +212,7 @@ func (l *lanes) send(n *lane, s *share, batch []*record) {
 	began := time.Now()
 	err := l.call(ctx, events(batch))
 	cancel()
+	l.called(time.Since(began))
 
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -20,6 +20,7 @@ func BenchmarkLanes(b *testing.B) {
 		tracker := newTracker(0, true)
 		l := newLanes(b.Context(), &lanes{
 			call:     func(context.Context, []order.Event) error { return nil },
+			called:   func(time.Duration) {},
 			braked:   func() bool { return false },
 			limits:   Limits{}.withDefaults(),
 			log:      quiet(),

@@ -59,6 +59,7 @@ func newBench(t *testing.T, limits Limits, names ...string) *bench {
 	ctx, cancel := context.WithCancel(t.Context())
 	b.lanes = newLanes(ctx, &lanes{
 		call:     b.call,
+		called:   func(time.Duration) {},
 		bury:     func(r *record, _ order.Reason, _ string) { b.buried = append(b.buried, r) },
 		braked:   func() bool { return b.braked },
 		limits:   limits.withDefaults(),
