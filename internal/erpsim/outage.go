@@ -40,6 +40,7 @@ type door struct {
 
 	address string // once it listens
 	server  *http.Server
+	release func() // of the port, while no server has it
 }
 
 func newDoor() door { return door{over: make(chan struct{})} }
@@ -118,12 +119,16 @@ func (s *ERP) Down(o Outage) error {
 		return err
 	}
 	d.outage = o
-	if o == Refusing && d.server != nil {
-		err := d.server.Close()
-		d.server = nil
-		return err
+	if o != Refusing || d.server == nil {
+		return nil
 	}
-	return nil
+	err := d.server.Close()
+	d.server = nil
+	if err == nil {
+		// Else a connection of this machine may be given the port meanwhile.
+		d.release, err = reserve(d.address)
+	}
+	return err
 }
 
 // Up ends an outage, if there is one.
@@ -138,7 +143,8 @@ func (s *ERP) up() error {
 	if d.outage == 0 {
 		return nil
 	}
-	if d.address != "" && d.server == nil {
+	if d.server == nil && d.address != "" {
+		d.free()
 		if err := s.listen(d.address); err != nil {
 			return err
 		}
@@ -147,6 +153,14 @@ func (s *ERP) up() error {
 	close(d.over)
 	d.over = make(chan struct{})
 	return nil
+}
+
+// free lets go of a reserved port.
+func (d *door) free() {
+	if d.release != nil {
+		d.release()
+		d.release = nil
+	}
 }
 
 // Struggle has an outage now and then, until ctx ends: one begins in the mean every so often and lasts as
@@ -183,6 +197,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (s *ERP) Close() error {
 	s.door.mu.Lock()
 	defer s.door.mu.Unlock()
+	s.door.free()
 	if s.door.server == nil {
 		return nil
 	}
