@@ -51,7 +51,8 @@ func TestBackfillKeepsItsRate(t *testing.T) {
 		done := make(chan error)
 		for _, topic := range []string{"online.backfill", "store.backfill"} {
 			p := b.partition(topic, both)
-			go func() { done <- p.hand(t.Context(), b.many(p, topic, 250)) }()
+			records := b.many(p, topic, 250)
+			go func() { done <- p.hand(t.Context(), records) }()
 		}
 		live := b.partition("online", both)
 		require.NoError(t, live.hand(t.Context(), b.many(live, "live", 1000)))
@@ -112,7 +113,8 @@ func TestBackfillThatWaitsIsNotInFlight(t *testing.T) {
 		p := b.partition("online.backfill", at(10))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
-		go func() { done <- p.hand(ctx, b.many(p, "o", 100)) }()
+		records := b.many(p, "o", 100)
+		go func() { done <- p.hand(ctx, records) }()
 		time.Sleep(2*time.Second + time.Millisecond)
 		synctest.Wait()
 		require.Len(t, b.made(), 21)
@@ -138,7 +140,8 @@ func TestBackfillTakesNothingWhileBraked(t *testing.T) {
 		done := make(chan error)
 		for range 20 {
 			p := b.partition("online.backfill", p.intake)
-			go func() { done <- p.hand(t.Context(), b.many(p, fmt.Sprintf("%p-", p), 5)) }()
+			records := b.many(p, fmt.Sprintf("%p-", p), 5)
+			go func() { done <- p.hand(t.Context(), records) }()
 		}
 		time.Sleep(time.Hour)
 		require.Empty(t, b.made())
@@ -172,7 +175,8 @@ func TestLiveIsNotHeldUpByABackfillAtItsBound(t *testing.T) {
 		defer cancel()
 		for _, topic := range []string{"online.backfill", "store.backfill"} {
 			p := b.partition(topic, at(100_000))
-			go func() { _ = p.hand(ctx, b.many(p, topic, 100)) }()
+			records := b.many(p, topic, 100)
+			go func() { _ = p.hand(ctx, records) }()
 		}
 		time.Sleep(time.Second)
 		calls, shares := b.lanes.usage()
