@@ -41,7 +41,7 @@ type Config struct {
 	MaxInFlight int `env:"MAX_IN_FLIGHT" envDefault:"10000" min:"1" max:"1000000" usage:"fetched but uncommitted records of a partition, at most: what a restart may read again"`
 
 	// BackfillRate bounds what a backfill may take from new orders. With 0 its topics need not exist.
-	BackfillRate int `env:"BACKFILL_RATE" envDefault:"50" min:"0" max:"100000" usage:"events of backfills that a starter reads in a second, at most, and fewer while Temporal is slow; 0 reads none of them"`
+	BackfillRate int `env:"BACKFILL_RATE" envDefault:"30" min:"0" max:"100000" usage:"events of backfills that a starter reads in a second, at most, and fewer while Temporal is slow; 0 reads none of them"`
 
 	// AlertWebhook takes a POST when orders get blocked. Its URL is a secret, as such URLs tend to be.
 	AlertWebhook Secret `env:"ALERT_WEBHOOK_URL" usage:"gets a JSON POST when orders get blocked, at most one a minute per reason; none if unset"`

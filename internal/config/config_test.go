@@ -64,7 +64,7 @@ func TestDefaults(t *testing.T) {
 	if !maps.Equal(c.Kafka.Topics, want) {
 		t.Errorf("topics: %v", c.Kafka.Topics)
 	}
-	if c.BackfillRate != 50 {
+	if c.BackfillRate != 30 {
 		t.Errorf("BackfillRate %d", c.BackfillRate)
 	}
 	if c.HoldWindow != time.Minute || c.IdleTimeout != 720*time.Hour || c.MaxRetrying != 1000 || c.MaxInFlight != 10_000 {
