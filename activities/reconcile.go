@@ -94,7 +94,8 @@ type pulse struct {
 const pulseEvery = 2 * time.Second
 
 func startPulse(ctx context.Context, at order.Walk) *pulse {
-	p := &pulse{ctx: ctx, done: make(chan struct{}), last: at}
+	p := &pulse{ctx: ctx, done: make(chan struct{})}
+	p.note(at)
 	p.wait.Go(func() {
 		tick := time.NewTicker(pulseEvery)
 		defer tick.Stop()
