@@ -375,6 +375,22 @@ func TestABackfillPublishesWhatHasAVersion(t *testing.T) {
 	require.Len(t, b.records(t, "online.backfill"), int(state.Published))
 }
 
+// What a backfill has published waits for its turn behind all of it. It must not keep a poll from
+// publishing the same event where new ones go.
+func TestAPollPublishesWhatABackfillHas(t *testing.T) {
+	b := setup(t)
+	b.add(change(t, "old", 1, start))
+	last := b.poll(t, order.PollState{})
+	b.add(change(t, "new", 1, start.Add(time.Second)))
+	past := task(order.PollState{From: start})
+	past.Backfill = true
+	state, err := b.Poll(t.Context(), past, on)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, state.Published)
+	require.EqualValues(t, 1, b.poll(t, last).Published)
+	require.Len(t, b.records(t, "online"), 2)
+}
+
 // An ERP that says that there is more, and hands out the same again and again.
 func TestASourceThatDoesNotMove(t *testing.T) {
 	b := setup(t)

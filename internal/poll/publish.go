@@ -62,7 +62,8 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 		}
 	}
 	for i, row := range b.rows {
-		if row.Rejected == nil && refused[i] == nil {
+		// What a backfill has published waits at its rate, also where it is so young that no poll has read it.
+		if row.Rejected == nil && refused[i] == nil && !s.task.Backfill {
 			s.recent.add(target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID})
 		}
 	}
