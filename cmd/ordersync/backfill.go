@@ -79,6 +79,15 @@ the same period: what has arrived is left out.`,
 	return a.withOutput(c)
 }
 
+// period are the flags of the same period, also where it was given as how long ago.
+func (f backfillFlags) period() string {
+	text := " --from " + f.from.UTC().Format(time.RFC3339Nano)
+	if !f.to.IsZero() {
+		text += " --to " + f.to.UTC().Format(time.RFC3339Nano)
+	}
+	return text
+}
+
 // backfillView is what there is to say of a backfill.
 type backfillView struct {
 	backfill.Run
@@ -117,7 +126,8 @@ func (a *app) backfill(ctx context.Context, cfg config.Config, temporal client.C
 	})
 	bar.finish()
 	if ctx.Err() != nil {
-		return fmt.Errorf("interrupted; the backfill goes on: the same command follows it again, and this stops it: %s", a.hint("backfill --cancel"))
+		return fmt.Errorf("interrupted; the backfill goes on: %s follows it again, and this stops it: %s",
+			a.hint("backfill"+flags.period()), a.hint("backfill --cancel"))
 	}
 	if err != nil {
 		return err

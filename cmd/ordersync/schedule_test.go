@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -224,17 +225,31 @@ func TestBackfillCommand(t *testing.T) {
 	ctx, interrupt := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer interrupt()
 	r = call(ctx, environ, "", append([]string{"backfill"}, march...)...)
-	require.ErrorContains(t, r.err, "interrupted; the backfill goes on")
+	require.ErrorContains(t, r.err, "interrupted; the backfill goes on: ordersync backfill --from 2026-03-01T00:00:00Z --to 2026-03-02T00:00:00Z follows it again")
 
-	r = backfilled("--cancel")
-	require.NoError(t, r.err)
-	require.Contains(t, r.stdout, "cancelled ordersync-backfill-20260301T000000Z-20260302T000000Z")
-	devtest.Eventually(t, 30*time.Second, func() error {
-		if err := backfilled("--cancel").err; err == nil {
-			return errors.New("it still runs")
-		}
-		return nil
-	}, "the backfill is cancelled")
+	cancelled := func(want string) {
+		t.Helper()
+		r = backfilled("--cancel")
+		require.NoError(t, r.err)
+		require.Contains(t, r.stdout, want)
+		devtest.Eventually(t, 30*time.Second, func() error {
+			if err := backfilled("--cancel").err; err == nil {
+				return errors.New("it still runs")
+			}
+			return nil
+		}, "the backfill is cancelled")
+	}
+	cancelled("cancelled ordersync-backfill-20260301T000000Z-20260302T000000Z")
+
+	// How long ago is another time with every command: what follows it again names the time.
+	ctx, interrupt = context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer interrupt()
+	r = call(ctx, environ, "", "backfill", "--from", "24h")
+	require.Error(t, r.err)
+	again := regexp.MustCompile(`backfill (--from) (\S+) follows it again`).FindStringSubmatch(r.err.Error())
+	require.Len(t, again, 3, r.err)
+	until(t, "joined the one that is under way", func() result { return backfilled(append(again[1:], "--follow=false")...) })
+	cancelled("cancelled ordersync-backfill-")
 	p.mu.Lock()
 	close(p.wait)
 	p.mu.Unlock()
