@@ -262,6 +262,7 @@ func TestSources(t *testing.T) {
 			t.Run("late during a long poll", func(t *testing.T) { lateDuringPoll(t, fresh(t)) })
 			t.Run("updated while paging", func(t *testing.T) { updatedWhilePaging(t, fresh(t)) })
 			t.Run("the future", func(t *testing.T) { theFuture(t, fresh(t)) })
+			t.Run("a clock set back", func(t *testing.T) { clockSetBack(t, fresh(t)) })
 			t.Run("bad rows", func(t *testing.T) { badRows(t, fresh(t)) })
 			t.Run("an interrupted page", func(t *testing.T) { interrupted(t, fresh(t)) })
 			t.Run("from and until", func(t *testing.T) { fromAndUntil(t, fresh(t)) })
@@ -372,6 +373,25 @@ func theFuture(t *testing.T, s subject) {
 		got, _ = again(t, source, place, 2*time.Hour, 10)
 		require.Contains(t, notes(got), noteData(4, "back"))
 	}
+}
+
+// By a clock that was set back by far more than the overlap, changes lie before those that were read.
+func clockSetBack(t *testing.T, s subject) {
+	source := s.open(t)
+	for id, ago := range []time.Duration{3 * time.Hour, 90 * time.Minute, 10 * time.Second} {
+		s.put(t, s.now(t).Add(-ago), int64(id), "before")
+	}
+	got, place := poll(t, source, "", 1)
+	require.Len(t, got, 3)
+	if !s.skew(-time.Hour) {
+		t.Skip("the clock of this ERP is that of the machine")
+	}
+	s.put(t, s.now(t), 3, "back")
+	got, place = again(t, source, place, time.Second, 1)
+	require.Contains(t, notes(got), noteData(3, "back"))
+	s.put(t, s.now(t).Add(time.Second), 4, "and on")
+	got, _ = again(t, source, place, time.Second, 1)
+	require.Contains(t, notes(got), noteData(4, "and on"))
 }
 
 func badRows(t *testing.T, s subject) {

@@ -64,6 +64,12 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 		return Page{}, err
 	}
 
+	if begun := cursor.begin(answer.at.UnixMicro()); len(begun.Trail) < len(cursor.Trail) {
+		// What was asked for lies behind the place to begin at, and is read again from there.
+		page := Page{More: true}
+		page.Next, err = begun.encode()
+		return page, err
+	}
 	page := Page{Rows: maker{channel: s.channel, now: time.Now()}.items(l.items), Next: r.After, More: l.more}
 	reached := answer.at.UnixMicro()
 	if n := len(page.Rows); n > 0 && !page.Rows[n-1].ChangedAt.IsZero() {
@@ -72,10 +78,7 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 	if l.next == "" || l.next == cursor.Next && len(l.items) == 0 {
 		return page, nil
 	}
-	if cursor.Began == 0 {
-		cursor.Began = answer.at.UnixMicro()
-	}
-	page.Next, err = cursor.moved(l.next, reached).encode()
+	page.Next, err = cursor.begin(answer.at.UnixMicro()).moved(l.next, reached).encode()
 	return page, err
 }
 

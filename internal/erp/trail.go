@@ -1,6 +1,7 @@
 package erp
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -17,6 +18,9 @@ type httpCursor struct {
 	Trail []step `json:"trail,omitempty"`
 	// Began is the ERP's clock when the poll that came here began; 0 before its first page.
 	Began int64 `json:"began,omitempty"`
+	// Before is the Began of the poll before the one that begins here, and Overlap how far that goes back.
+	Before  int64 `json:"before,omitempty"`
+	Overlap int64 `json:"overlap,omitempty"`
 }
 
 const httpKind = "http"
@@ -71,15 +75,33 @@ func (c httpCursor) visited(next string) bool {
 // the poll began, given that nothing takes longer than overlap. Where no step is old enough that is
 // the first.
 func (c httpCursor) rewind(overlap time.Duration) httpCursor {
-	begun := httpCursor{Kind: httpKind, step: c.step, Trail: c.Trail}
+	begun := httpCursor{Kind: httpKind, step: c.step, Trail: c.Trail, Before: cmp.Or(c.Began, c.Before), Overlap: overlap.Microseconds()}
 	if overlap == 0 || c.Began == 0 {
 		return begun
 	}
-	for begun.At > c.Began-overlap.Microseconds() && len(begun.Trail) > 0 {
-		last := len(begun.Trail) - 1
-		begun.step, begun.Trail = begun.Trail[last], begun.Trail[:last]
+	return begun.backTo(c.Began - begun.Overlap)
+}
+
+// backTo is the last step of a time or earlier; where none is, the first.
+func (c httpCursor) backTo(at int64) httpCursor {
+	for c.At > at && len(c.Trail) > 0 {
+		last := len(c.Trail) - 1
+		c.step, c.Trail = c.Trail[last], c.Trail[:last]
 	}
-	return begun
+	return c
+}
+
+// begin is where a poll begins by the ERP's clock, if it has not begun. Where the clock was set back, what
+// has changed since may lie further back than the poll before tells.
+func (c httpCursor) begin(now int64) httpCursor {
+	if c.Began != 0 {
+		return c
+	}
+	if now < c.Before {
+		c = c.backTo(now - c.Overlap)
+	}
+	c.Began, c.Before, c.Overlap = now, 0, 0
+	return c
 }
 
 // Of the trail as many steps are kept as an overlap of a day, the longest, can ask for, and the further
