@@ -4,11 +4,15 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // dialect is what the two databases say differently.
@@ -125,6 +129,20 @@ func parseTime(column []byte) (time.Time, error) {
 		return t.UTC(), err
 	}
 	return time.Parse(timeFormat, text)
+}
+
+// slow adds to the error of a statement that took too long what can be done.
+func slow(err error) error {
+	var my *mysql.MySQLError
+	var pg *pgconn.PgError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &my) && (my.Number == 1969 || my.Number == 3024): // MariaDB's and MySQL's time limit
+	case errors.As(err, &pg) && pg.Code == "57014": // query_canceled
+	default:
+		return err
+	}
+	return fmt.Errorf("%w (it took longer than ERP_TIMEOUT: does EXPLAIN show that a page uses an index? Then lower ERP_PAGE_SIZE or raise ERP_TIMEOUT)", err)
 }
 
 // now is the database's clock.

@@ -429,7 +429,7 @@ func TestSessions(t *testing.T) {
 		source = openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", sleep), Timeout: 500 * time.Millisecond})
 		began := time.Now()
 		_, err = source.Page(t.Context(), erp.Request{Limit: 1})
-		require.Error(t, err)
+		require.ErrorContains(t, err, "raise ERP_TIMEOUT")
 		require.Less(t, time.Since(began), 10*time.Second)
 		// And the server does not go on with it.
 		running := map[string]string{
