@@ -125,7 +125,7 @@ func TestKafkaOverTLSAndSASL(t *testing.T) {
 				}
 				return
 			}
-			if len(items) != 4 {
+			if len(items) != 7 { // three of events, three of backfills, one of dead letters
 				t.Fatalf("the topics were not made: %v", err)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -14,7 +14,8 @@ import (
 	"ordersync/internal/target"
 )
 
-// publishTime is how long a page may take to be published, with the producer's own attempts.
+// publishTime is how long a page may take to be published, with the producer's own attempts. Its dead
+// letters, written one by one, have the time that they need.
 const publishTime = 2 * time.Minute
 
 // batch is what a page comes to.
@@ -43,8 +44,6 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 	for _, row := range rows {
 		b.add(row, topics[row.Event.Channel], page.asked)
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTime)
-	defer cancel()
 	refused, err := s.write(ctx, b.messages)
 	if err != nil {
 		return &order.Failure{Type: KafkaUnavailable, Err: err}
@@ -127,7 +126,9 @@ func (s *stretch) write(ctx context.Context, messages []kafka.Message) (map[int]
 	}
 	turn.Lock()
 	defer turn.Unlock()
-	err := s.Producer.Publish(ctx, messages...)
+	limited, cancel := context.WithTimeout(ctx, publishTime)
+	defer cancel()
+	err := s.Producer.Publish(limited, messages...)
 	var each publish.Errors
 	if !errors.As(err, &each) {
 		return nil, err

@@ -173,14 +173,50 @@ var dataConverter converter.DataConverter = workflows.DataConverter()
 
 // Pause keeps a schedule from beginning further runs. The one under way goes on.
 func Pause(ctx context.Context, c client.Client, id, by, why string) error {
-	err := c.ScheduleClient().GetHandle(ctx, id).Pause(ctx, client.SchedulePauseOptions{Note: note("paused", by, why)})
-	return wrap(id, "pause", err)
+	return wrap(id, "pause", setPaused(ctx, c, id, true, func(h client.ScheduleHandle) error {
+		return h.Pause(ctx, client.SchedulePauseOptions{Note: note("paused", by, why)})
+	}))
 }
 
 // Resume ends a pause.
 func Resume(ctx context.Context, c client.Client, id, by, why string) error {
-	err := c.ScheduleClient().GetHandle(ctx, id).Unpause(ctx, client.ScheduleUnpauseOptions{Note: note("resumed", by, why)})
-	return wrap(id, "resume", err)
+	return wrap(id, "resume", setPaused(ctx, c, id, false, func(h client.ScheduleHandle) error {
+		return h.Unpause(ctx, client.ScheduleUnpauseOptions{Note: note("resumed", by, why)})
+	}))
+}
+
+const (
+	// pauseTries and pauseTime are how often a pause or its end is asked for, and how long each is waited for.
+	pauseTries = 5
+	pauseTime  = 3 * time.Second
+	pauseLook  = 50 * time.Millisecond
+)
+
+// setPaused asks until the schedule is as wanted. Temporal takes a change of a schedule and a pause down as
+// two signals, and where both come at once it carries the pause out first and then the change, which
+// says what was before: a resume right after an Apply would be gone.
+func setPaused(ctx context.Context, c client.Client, id string, paused bool, ask func(client.ScheduleHandle) error) error {
+	handle := c.ScheduleClient().GetHandle(ctx, id)
+	for range pauseTries {
+		if err := ask(handle); err != nil {
+			return err
+		}
+		for asked := time.Now(); time.Since(asked) < pauseTime; {
+			description, err := handle.Describe(ctx)
+			if err != nil {
+				return err
+			}
+			if description.Schedule.State.Paused == paused {
+				return nil
+			}
+			select {
+			case <-time.After(pauseLook):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return errors.New("Temporal has taken the request and not carried it out; try again")
 }
 
 func note(what, by, why string) string {
