@@ -133,9 +133,23 @@ func (a *app) scheduleApply(ctx context.Context, cfg config.Config, temporal cli
 		return t.flush()
 	})
 	if err == nil {
-		err = a.noteWorkers(ctx, cfg, temporal)
+		err = errors.Join(a.noteGap(ctx, temporal, flags.from.Time), a.noteWorkers(ctx, cfg, temporal))
 	}
 	return errors.Join(err, printed)
+}
+
+// noteGap says so if polling is to begin later than where it is, and leaves something out.
+func (a *app) noteGap(ctx context.Context, temporal client.Client, from time.Time) error {
+	last, found, err := schedule.LastPoll(ctx, temporal)
+	if err != nil || !found || !last.ChangedUntil.Before(from) || last.From.Equal(from) {
+		return err
+	}
+	read := stamp(last.ChangedUntil)
+	if last.ChangedUntil.IsZero() {
+		read = "the beginning"
+	}
+	a.note("what changed in the ERP from %s, up to which it was polled, to %s is not read: if that was not meant, give --from an earlier time", read, stamp(from))
+	return nil
 }
 
 // noteWorkers says so if nobody takes what the schedules begin.

@@ -194,6 +194,13 @@ func TestScheduleCommand(t *testing.T) {
 	r = schedules("resume", "--note", "it is back")
 	require.NoError(t, r.err)
 	require.Contains(t, r.stdout, ": it is back")
+
+	r = schedules("apply", "--from", "2026-02-01")
+	require.NoError(t, r.err)
+	require.NotContains(t, r.stderr, "is not read")
+	r = schedules("apply", "--from", "2026-05-01")
+	require.NoError(t, r.err)
+	require.Regexp(t, `from 2026-0\d-01T\d\d:00:00Z, up to which it was polled, to 2026-05-01T00:00:00Z is not read`, r.stderr)
 }
 
 func TestBackfillCommand(t *testing.T) {
