@@ -143,9 +143,8 @@ func Follow(ctx context.Context, c client.Client, r Run, progress func(Progress)
 			}
 			return found, err
 		case <-tick.C:
-			if _, err := observe(ctx, c, r, progress); err != nil && ctx.Err() == nil {
-				return workflows.ReconcileReport{}, err
-			}
+			// A look that fails says nothing about the comparison; its end is waited for anyway.
+			_, _ = observe(ctx, c, r, progress)
 		}
 	}
 }
