@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -32,19 +31,20 @@ const ReconcileFailed = "ReconcileFailed"
 
 // CompareOrders walks both ends. It goes on where the attempt before it got to: its heartbeats tell.
 func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (order.Reconciliation, error) {
-	if activity.HasHeartbeatDetails(ctx) {
-		var reached order.Walk
-		if err := activity.GetHeartbeatDetails(ctx, &reached); err != nil {
-			activity.GetLogger(ctx).Warn("the comparison begins anew, as where it was cannot be read", "error", err)
-		} else {
-			walk = reached
-		}
+	reached, err := reachedBefore[order.Walk](ctx)
+	switch {
+	case err != nil:
+		activity.GetLogger(ctx).Warn("the comparison begins anew, as where it was cannot be read", "error", err)
+	case reached != nil:
+		walk = *reached
 	}
-	beats := startPulse(ctx, walk)
+	at := detached(walk)
+	beats := startHeartbeats(ctx, walkBeatEvery, &at)
 	walking, cancel := untilWorkerStops(ctx)
 	defer cancel()
-	found, err := a.reconciler.Reconcile(walking, walk, beats.note)
+	found, err := a.reconciler.Reconcile(walking, walk, func(at order.Walk) { beats.note(detached(at)) })
 	beats.stop()
+	beats.beat() // it is where the next attempt begins
 	switch {
 	case err == nil:
 		return found, nil
@@ -53,12 +53,7 @@ func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (or
 	case walking.Err() != nil:
 		err = context.Cause(walking)
 	}
-	var wait interface{ RetryAfter() time.Duration }
-	options := temporal.ApplicationErrorOptions{}
-	if errors.As(err, &wait) {
-		options.NextRetryDelay = wait.RetryAfter()
-	}
-	return found, temporal.NewApplicationErrorWithOptions(clip(err.Error()), ReconcileFailed, options)
+	return found, temporal.NewApplicationErrorWithOptions(clip(err.Error()), ReconcileFailed, retryWhen(err))
 }
 
 // errStopping ends an attempt early, so that another worker goes on at once.
@@ -79,56 +74,11 @@ func untilWorkerStops(ctx context.Context) (context.Context, context.CancelFunc)
 	return ctx, func() { cancel(nil) }
 }
 
-// pulse sends a heartbeat now and again, with where the walk has got to: also while a page takes
-// long, as that of an ERP that does not answer does.
-type pulse struct {
-	ctx  context.Context
-	done chan struct{}
-	wait sync.WaitGroup
+// walkBeatEvery is the time between two heartbeats. A walk of a thousand findings has some 200 KiB.
+const walkBeatEvery = 2 * time.Second
 
-	mu   sync.Mutex
-	last order.Walk
-}
-
-// pulseEvery is the time between two heartbeats. A walk of a thousand findings has some 200 KiB.
-const pulseEvery = 2 * time.Second
-
-func startPulse(ctx context.Context, at order.Walk) *pulse {
-	p := &pulse{ctx: ctx, done: make(chan struct{})}
-	p.note(at)
-	p.wait.Go(func() {
-		tick := time.NewTicker(pulseEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-p.done:
-				return
-			case <-tick.C:
-				p.beat()
-			}
-		}
-	})
-	return p
-}
-
-// note takes in where the walk is.
-func (p *pulse) note(at order.Walk) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	// The walk goes on with its own.
+// detached is a walk that shares nothing with the one that goes on.
+func detached(at order.Walk) order.Walk {
 	at.Found.Counts, at.Found.Findings = maps.Clone(at.Found.Counts), slices.Clone(at.Found.Findings)
-	p.last = at
-}
-
-func (p *pulse) beat() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	activity.RecordHeartbeat(p.ctx, p.last)
-}
-
-// stop sends the last one: it is where the next attempt begins.
-func (p *pulse) stop() {
-	close(p.done)
-	p.wait.Wait()
-	p.beat()
+	return at
 }
