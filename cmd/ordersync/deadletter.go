@@ -103,7 +103,7 @@ func (a *app) configuredLetters(ctx context.Context) (deadletter.Topic, func(), 
 
 // deadLetters is the dead-letter topic of a configuration, and what closes it.
 func (a *app) deadLetters(ctx context.Context, cfg config.Config) (deadletter.Topic, func(), error) {
-	shop, err := pod.OpenTarget(cfg, a.warnings())
+	shop, err := a.openShop(ctx, cfg)
 	if err != nil {
 		return deadletter.Topic{}, nil, err
 	}
@@ -111,10 +111,6 @@ func (a *app) deadLetters(ctx context.Context, cfg config.Config) (deadletter.To
 	end := func() {
 		transport.CloseIdleConnections()
 		_ = shop.Close() // nothing is under way
-	}
-	if err := shop.CheckSchema(ctx); err != nil {
-		end()
-		return deadletter.Topic{}, nil, err
 	}
 	return deadletter.Topic{
 		Name: cfg.Kafka.DeadLetterTopic, Target: shop, Reader: topics.Reader{Brokers: cfg.Kafka.Brokers, Transport: transport},

@@ -13,7 +13,6 @@ import (
 
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
-	"ordersync/internal/pod"
 	"ordersync/internal/target"
 	"ordersync/workflows"
 )
@@ -86,14 +85,11 @@ func (a *app) order(ctx context.Context, id string) error {
 		return err
 	}
 	defer temporal.Close()
-	shop, err := pod.OpenTarget(cfg, a.warnings())
+	shop, err := a.openShop(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer shop.Close() //nolint:errcheck // it was read only
-	if err := shop.CheckSchema(ctx); err != nil {
-		return err
-	}
 
 	view, err := lookUp(ctx, shop, temporal, id)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"ordersync/internal/devstack"
 	"ordersync/internal/envfile"
 	"ordersync/internal/pod"
+	"ordersync/internal/target"
 )
 
 // The variables that name the servers.
@@ -44,6 +45,18 @@ func (a *app) dial(ctx context.Context, needed ...string) (config.Config, client
 	}
 	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
 	return cfg, temporal, err
+}
+
+// openShop is the shop's database, with the tables that this build knows, for the caller to close.
+func (a *app) openShop(ctx context.Context, cfg config.Config) (*target.Target, error) {
+	shop, err := pod.OpenTarget(cfg, a.warnings())
+	if err != nil {
+		return nil, err
+	}
+	if err := shop.CheckSchema(ctx); err != nil {
+		return nil, errors.Join(err, shop.Close())
+	}
+	return shop, nil
 }
 
 // servers completes the environment by what is needed and missing.

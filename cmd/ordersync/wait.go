@@ -55,14 +55,11 @@ func (a *app) wait(ctx context.Context, timeout time.Duration) error {
 		return err
 	}
 	defer temporal.Close()
-	shop, err := pod.OpenTarget(cfg, a.warnings())
+	shop, err := a.openShop(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer shop.Close() //nolint:errcheck // it was read only
-	if err := shop.CheckSchema(ctx); err != nil {
-		return err
-	}
 	transport := pod.KafkaTransport(cfg)
 	defer transport.CloseIdleConnections()
 
