@@ -178,9 +178,16 @@ func TestCommandsOnAStack(t *testing.T) {
 	assert.Contains(t, r.stderr, "3 orders are blocked: ordersync blocked")
 
 	// How far the shop is behind: Kafka has no lag, and yet there is something that waits.
+	// The starter commits what Temporal has about once a second, and until then it is lag.
 	var status freshness.Status
-	d.ordersync("", "status", "-o", "json").decode(t, &status)
-	require.Len(t, status.Channels, 3)
+	devtest.Eventually(t, 30*time.Second, func() error {
+		d.ordersync("", "status", "-o", "json").decode(t, &status)
+		require.Len(t, status.Channels, 3)
+		if lag := *status.Channels[1].Lag; lag != 0 {
+			return fmt.Errorf("%d records", lag)
+		}
+		return nil
+	}, "the starter has committed")
 	online, store := status.Channels[0], status.Channels[1]
 	assert.Zero(t, *online.AgeSeconds)
 	assert.Nil(t, online.Oldest)
