@@ -19,6 +19,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
@@ -145,8 +147,12 @@ func seed(t *testing.T) uint64 {
 
 // orders are the events of n simulated orders of three events each.
 func orders(seed uint64, n int) []order.Event {
+	return slices.Collect(ordersOfThree(seed, n))
+}
+
+func ordersOfThree(seed uint64, n int) iter.Seq[order.Event] {
 	one := 1
-	return slices.Collect(simulate.Orders(seed, n, simulate.Options{Updates: &one}))
+	return simulate.Orders(seed, n, simulate.Options{Updates: &one})
 }
 
 // sized is n, or a tenth of it with -short, where it is the way that counts and not the size.
@@ -182,6 +188,55 @@ func (b *bundle) publish(text []byte) error {
 		Malformed: func(line int, err error) { problems = append(problems, fmt.Errorf("line %d: %w", line, err)) },
 	})
 	return errors.Join(append(problems, err)...)
+}
+
+// stream publishes events of simulated orders, evenly and until it is stopped, so that a fault hits a
+// pipeline at work on however fast a machine. stop publishes what is left of the orders that have begun,
+// and gives the events of all of them.
+func (b *bundle) stream(seed uint64, perSecond int) (stop func() []order.Event) {
+	const every = 50 * time.Millisecond
+	quit, done := make(chan struct{}), make(chan error, 1)
+	published := map[uuid.UUID]bool{}
+	begun := 0
+	publish := func(events []order.Event) error {
+		for _, e := range events {
+			published[e.ID] = true
+			if e.Kind == order.Creation {
+				begun++
+			}
+		}
+		return b.publish(ndjson(b.T, events))
+	}
+	go func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		next, end := iter.Pull(ordersOfThree(seed, simulate.MaxOrders))
+		defer end()
+		for {
+			batch := make([]order.Event, perSecond*int(every)/int(time.Second))
+			for i := range batch {
+				batch[i], _ = next()
+			}
+			if err := publish(batch); err != nil {
+				done <- err
+				return
+			}
+			select {
+			case <-quit:
+				done <- nil
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() []order.Event {
+		b.Helper()
+		close(quit)
+		require.NoError(b, <-done)
+		events := orders(seed, begun)
+		require.NoError(b, publish(slices.DeleteFunc(slices.Clone(events), func(e order.Event) bool { return published[e.ID] })))
+		return events
+	}
 }
 
 // topics has the topic of each channel.

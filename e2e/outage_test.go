@@ -12,14 +12,13 @@ import (
 
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
-	"ordersync/internal/order"
 )
 
 // The database is away while events keep coming. What the starter has taken in retries, the rest
 // stays in Kafka as lag, and when the database is back all of it heals by itself.
 func TestTargetAway(t *testing.T) {
 	const limit = 50      // MAX_RETRYING
-	const perSecond = 100 // orders that are published
+	const perSecond = 300 // events that are published
 	away := 20 * time.Second
 	if os.Getenv("ORDERSYNC_E2E_LONG") != "" {
 		away = time.Minute
@@ -35,9 +34,8 @@ func TestTargetAway(t *testing.T) {
 	worker.awaitReady()
 	metrics := starter.awaitReady()
 
-	events := orders(s, perSecond*int(away/time.Second))
-	published := b.loadSteadily(events, away)
-	b.awaitLedger(2*perSecond, time.Minute)
+	stop := b.stream(s, perSecond)
+	b.awaitLedger(perSecond/2, time.Minute)
 	server.Kill()
 	began := time.Now()
 
@@ -68,7 +66,7 @@ func TestTargetAway(t *testing.T) {
 		}
 		return nil
 	}, "the outage is over")
-	require.NoError(t, <-published)
+	events := stop()
 	lag, err := b.lag()
 	require.NoError(t, err)
 	t.Logf("away for %s: the starter stopped fetching after %s with %d orders open in Temporal, %d at the end; at most %d retried; %d of %d events were lag in Kafka",
@@ -89,24 +87,4 @@ func TestTargetAway(t *testing.T) {
 	b.requireCommitted()
 	b.requireNoneRunning()
 	require.Empty(t, b.deadLetters())
-}
-
-// loadSteadily publishes events evenly over a time. The channel has the error when it is done.
-func (b *bundle) loadSteadily(events []order.Event, over time.Duration) <-chan error {
-	const every = 250 * time.Millisecond
-	size := len(events) / int(over/every)
-	done := make(chan error, 1)
-	go func() {
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for at := 0; at < len(events); at += size {
-			if err := b.publish(ndjson(b.T, events[at:min(at+size, len(events))])); err != nil {
-				done <- err
-				return
-			}
-			<-tick.C
-		}
-		done <- nil
-	}()
-	return done
 }
