@@ -106,11 +106,14 @@ func (a *app) backfill(ctx context.Context, cfg config.Config, temporal client.C
 	if err != nil {
 		return err
 	}
-	if run.Joined {
-		a.note("joined the one that is under way since %s", stamp(run.StartedAt))
-	}
 	if err := a.noteWorkers(ctx, cfg, temporal); err != nil {
 		return err
+	}
+	switch {
+	case run.Joined:
+		a.note("joined the one that is under way since %s", stamp(run.StartedAt))
+	case flags.follow:
+		a.note("it runs as workflow %s, also if this command is interrupted", run.WorkflowID)
 	}
 	view := backfillView{Run: run}
 	if !flags.follow {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -37,6 +39,27 @@ func call(ctx context.Context, environ map[string]string, stdin string, args ...
 	var out, errs bytes.Buffer
 	err := run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(stdin), &out, &errs, environ)
 	return result{out.String(), errs.String(), err}
+}
+
+// whenInterrupted runs a command until it says something on standard error, and gives its error when it is
+// interrupted then.
+func whenInterrupted(t *testing.T, environ map[string]string, says string, args ...string) error {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	var errs syncBuffer
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(""), io.Discard, &errs, environ)
+	}()
+	devtest.Eventually(t, 30*time.Second, func() error {
+		if text := errs.String(); !strings.Contains(text, says) {
+			return errors.New(text)
+		}
+		return nil
+	}, says)
+	interrupt()
+	return <-ended
 }
 
 func (r result) decode(t *testing.T, into any) {

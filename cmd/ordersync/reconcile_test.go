@@ -110,20 +110,7 @@ func TestReconcileCommand(t *testing.T) {
 		}
 		return nil
 	}, "visibility knows the run")
-	ctx, cancel := context.WithCancel(t.Context())
-	var errs syncBuffer
-	ended := make(chan error, 1)
-	go func() {
-		ended <- run(ctx, []string{"ordersync", "reconcile"}, strings.NewReader(""), &syncBuffer{}, &errs, environ)
-	}()
-	devtest.Eventually(t, 20*time.Second, func() error {
-		if !strings.Contains(errs.String(), "joined the one that is under way") {
-			return errors.New(errs.String())
-		}
-		return nil
-	}, "it joins")
-	cancel()
-	require.ErrorContains(t, <-ended, "it goes on: ordersync reconcile follows it again")
+	require.ErrorContains(t, whenInterrupted(t, environ, "joined the one that is under way", "reconcile"), "it goes on: ordersync reconcile follows it again")
 	set(order.Reconciliation{Agreeing: 10, ERPOrders: 10, TargetOrders: 10, Counts: map[order.Drift]int64{}, Findings: []order.Finding{}}, open)
 	r = reconciled()
 	require.NoError(t, r.err, r.stderr)

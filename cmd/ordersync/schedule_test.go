@@ -229,10 +229,8 @@ func TestBackfillCommand(t *testing.T) {
 	require.False(t, view.Joined)
 	until(t, "joined the one that is under way", func() result { return backfilled(append(march, "--follow=false")...) })
 	require.ErrorContains(t, backfilled("--from", "2026-03-02").err, "stop it: ordersync backfill --cancel")
-	ctx, interrupt := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-	defer interrupt()
-	r = call(ctx, environ, "", append([]string{"backfill"}, march...)...)
-	require.ErrorContains(t, r.err, "interrupted; the backfill goes on: ordersync backfill --from 2026-03-01T00:00:00Z --to 2026-03-02T00:00:00Z follows it again")
+	err := whenInterrupted(t, environ, "joined the one", append([]string{"backfill"}, march...)...)
+	require.ErrorContains(t, err, "interrupted; the backfill goes on: ordersync backfill --from 2026-03-01T00:00:00Z --to 2026-03-02T00:00:00Z follows it again")
 
 	cancelled := func(want string) {
 		t.Helper()
@@ -249,12 +247,10 @@ func TestBackfillCommand(t *testing.T) {
 	cancelled("cancelled ordersync-backfill-20260301T000000Z-20260302T000000Z")
 
 	// How long ago is another time with every command: what follows it again names the time.
-	ctx, interrupt = context.WithTimeout(t.Context(), 1500*time.Millisecond)
-	defer interrupt()
-	r = call(ctx, environ, "", "backfill", "--from", "24h")
-	require.Error(t, r.err)
-	again := regexp.MustCompile(`backfill (--from) (\S+) follows it again`).FindStringSubmatch(r.err.Error())
-	require.Len(t, again, 3, r.err)
+	err = whenInterrupted(t, environ, "it runs as workflow ordersync-backfill-", "backfill", "--from", "24h")
+	require.Error(t, err)
+	again := regexp.MustCompile(`backfill (--from) (\S+) follows it again`).FindStringSubmatch(err.Error())
+	require.Len(t, again, 3, err)
 	until(t, "joined the one that is under way", func() result { return backfilled(append(again[1:], "--follow=false")...) })
 	cancelled("cancelled ordersync-backfill-")
 	p.mu.Lock()

@@ -279,8 +279,8 @@ func TestCommandsOnAStack(t *testing.T) {
 		assert.False(t, item.Created, "%s %s was there", item.Kind, item.Name)
 	}
 	require.NoError(t, d.ordersync(`{"sync_id":"D","event":"order_creation","data":1}`, "load", "-", "--channel", "online").err)
-	r = d.ordersync("", "wait", "--timeout", "2s", "-o", "json")
-	require.ErrorContains(t, r.err, "not all was settled within 2s: 1 events are outstanding")
+	r = d.ordersync("", "wait", "--timeout", "5s", "-o", "json")
+	require.ErrorContains(t, r.err, "not all was settled within 5s: 1 events are outstanding")
 	require.ErrorContains(t, r.err, "order D, order_creation")
 	require.ErrorContains(t, r.err, "ordersync order D --data-dir")
 	require.NoError(t, d.end())

@@ -115,7 +115,7 @@ func TestTheURLIsNotLogged(t *testing.T) {
 		WebhookURL: "http://127.0.0.1:1/secret", Gather: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	n.Blocked(blocked("1", "CheckViolated"))
-	ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	n.Run(ctx)
 	require.Contains(t, log.String(), "could not be posted")
