@@ -54,10 +54,10 @@ func (l *backlog) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := pod.Setup(ctx, l.cfg, l.log, pod.SetupOptions{}); err != nil {
+	if _, err := pod.Setup(ctx, l.cfg, l.Log, pod.SetupOptions{}); err != nil {
 		return err
 	}
-	if l.target, err = pod.OpenTarget(l.cfg, l.log); err != nil {
+	if l.target, err = pod.OpenTarget(l.cfg, l.Log); err != nil {
 		return err
 	}
 	return l.publish(ctx, topics)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"runtime/pprof"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"go.temporal.io/sdk/client"
 
+	"ordersync/bench/rig"
 	"ordersync/internal/devstack"
 	"ordersync/internal/order"
 	"ordersync/internal/simulate"
@@ -75,23 +75,17 @@ func names() []string {
 
 // bench is the servers and what is common to all measurements.
 type bench struct {
+	*rig.Run
 	options  options
-	dir      string
 	stack    *devstack.Stack
 	temporal client.Client // for looking, not for the systems
-	log      *slog.Logger
-	progress io.Writer
 }
 
-func start(ctx context.Context, o options, progress io.Writer) (_ *bench, err error) {
-	b := &bench{options: o, progress: progress, log: telemetry.NewLogger(progress, slog.LevelWarn)}
-	if b.dir, err = os.MkdirTemp("", "ordersync-bench-"); err != nil {
+func start(ctx context.Context, o options, r *rig.Run) (_ *bench, err error) {
+	b := &bench{Run: r, options: o}
+	b.Say("starting Kafka, Temporal and MySQL")
+	if b.stack, err = devstack.Start(ctx, devstack.Options{Dir: b.Dir, Logger: b.Log}); err != nil {
 		return nil, err
-	}
-	b.say("starting Kafka, Temporal and MySQL")
-	b.stack, err = devstack.Start(ctx, devstack.Options{Dir: b.dir, Logger: b.log})
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(b.dir))
 	}
 	if b.temporal, err = b.dial(); err != nil {
 		return nil, errors.Join(err, b.stop(context.WithoutCancel(ctx)))
@@ -101,23 +95,21 @@ func start(ctx context.Context, o options, progress io.Writer) (_ *bench, err er
 
 // dial connects to Temporal with the SDK's defaults.
 func (b *bench) dial() (client.Client, error) {
-	return client.Dial(client.Options{HostPort: b.stack.TemporalAddress(), Logger: telemetry.SDKLogger(b.log)})
+	return client.Dial(client.Options{HostPort: b.stack.TemporalAddress(), Logger: telemetry.SDKLogger(b.Log)})
 }
 
 func (b *bench) stop(ctx context.Context) error {
 	if b.temporal != nil {
 		b.temporal.Close()
 	}
-	return errors.Join(b.stack.Stop(ctx), os.RemoveAll(b.dir))
+	return b.stack.Stop(ctx)
 }
-
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }
 
 // rounds measures everything that was asked for.
 func (b *bench) rounds(ctx context.Context) (report, error) {
 	r := make(report)
 	if b.options.warmUp > 0 {
-		b.say("warming up")
+		b.Say("warming up")
 		for _, system := range b.options.only {
 			if _, err := b.measure(ctx, system, 0, b.options.warmUp, nil); err != nil {
 				return nil, err
@@ -141,7 +133,7 @@ func (b *bench) rounds(ctx context.Context) (report, error) {
 				return nil, err
 			}
 			r[system] = append(r[system], m)
-			b.say("round %d of %d: %-9s %6.1f orders/s", round, b.options.rounds, system, m.rate())
+			b.Say("round %d of %d: %-9s %6.1f orders/s", round, b.options.rounds, system, m.rate())
 		}
 	}
 	return r, nil

@@ -27,7 +27,7 @@ func (b *bench) usage() usage {
 
 // childTime asks for a server by its pid file.
 func (b *bench) childTime(name string) time.Duration {
-	text, err := os.ReadFile(filepath.Join(b.dir, name+".pid"))
+	text, err := os.ReadFile(filepath.Join(b.Dir, name+".pid"))
 	if err != nil {
 		return 0
 	}

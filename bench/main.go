@@ -24,22 +24,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
+
+	"ordersync/bench/rig"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { rig.Main("bench", &options{}) }
 
 // options are those of the command line.
 type options struct {
@@ -47,59 +38,56 @@ type options struct {
 	rounds     int
 	warmUp     int
 	seed       uint64
-	only       []string
+	only       selection
 	cpuProfile string
 }
 
-// run is the command without the process around it.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	o, err := parse(args, stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return nil
-	case err != nil:
-		return err
+// selection are names of systems, of a flag with commas between them.
+type selection []string
+
+func (s *selection) String() string { return strings.Join(*s, ",") }
+
+func (s *selection) Set(value string) error {
+	*s = strings.Split(value, ",")
+	for _, name := range *s {
+		if !slices.Contains(names(), name) {
+			return fmt.Errorf("there is no system %q; give one or more of %s", name, strings.Join(names(), ","))
+		}
 	}
-	b, err := start(ctx, o, stderr)
-	if err != nil {
-		return err
-	}
-	r, err := b.rounds(ctx)
-	if err = errors.Join(err, b.stop(context.WithoutCancel(ctx))); err != nil {
-		return err
-	}
-	return r.write(stdout, o)
+	return nil
 }
 
-func parse(args []string, stderr io.Writer) (options, error) {
-	var o options
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+// Define implements rig.Benchmark.
+func (o *options) Define(flags *flag.FlagSet) {
 	flags.IntVar(&o.orders, "orders", 3000, "simulated orders of each system in each round, of 3 events each")
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds; the table shows their medians")
 	flags.IntVar(&o.warmUp, "warm-up", 200, "orders of each system before the first round, which count for nothing")
 	flags.Uint64Var(&o.seed, "seed", 1, "seed of the first round's orders; each further round takes the next")
-	only := flags.String("only", "", "the systems to measure, separated by commas: "+strings.Join(names(), ", ")+" (default ordersync,naive,floor)")
+	o.only = selection{ordersyncName, naiveName, floorName}
+	flags.Var(&o.only, "only", "the systems to measure, separated by commas: "+strings.Join(names(), ", "))
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of this process during ordersync's last round to this `file`")
-	if err := flags.Parse(args); err != nil {
-		return options{}, err
-	}
-	o.only = []string{ordersyncName, naiveName, floorName}
-	if *only != "" {
-		o.only = strings.Split(*only, ",")
-	}
-	for _, name := range o.only {
-		if !slices.Contains(names(), name) {
-			return options{}, fmt.Errorf("-only: there is no system %q; give one or more of %s", name, strings.Join(names(), ","))
-		}
-	}
+}
+
+// Check implements rig.Benchmark.
+func (o *options) Check() error {
 	switch {
-	case flags.NArg() > 0:
-		return options{}, fmt.Errorf("unexpected argument %q: see bench -help", flags.Arg(0))
 	case o.orders < 1 || o.rounds < 1 || o.warmUp < 0:
-		return options{}, errors.New("-orders and -rounds must be at least 1, -warm-up at least 0")
+		return errors.New("-orders and -rounds must be at least 1, -warm-up at least 0")
 	case o.cpuProfile != "" && !slices.Contains(o.only, ordersyncName):
-		return options{}, errors.New("-cpuprofile is about ordersync, which -only leaves out")
+		return errors.New("-cpuprofile is about ordersync, which -only leaves out")
 	}
-	return o, nil
+	return nil
+}
+
+// Run implements rig.Benchmark.
+func (o *options) Run(ctx context.Context, r *rig.Run) error {
+	b, err := start(ctx, *o, r)
+	if err != nil {
+		return err
+	}
+	found, err := b.rounds(ctx)
+	if err = errors.Join(err, b.stop(context.WithoutCancel(ctx))); err != nil {
+		return err
+	}
+	return found.write(r.Result, *o)
 }

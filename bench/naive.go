@@ -81,7 +81,7 @@ func (n *naive) prepare(ctx context.Context) (err error) {
 }
 
 func (n *naive) run(ctx context.Context) error {
-	events, err := pod.OpenTarget(n.cfg, n.log)
+	events, err := pod.OpenTarget(n.cfg, n.Log)
 	if err != nil {
 		return err
 	}

@@ -11,4 +11,4 @@ type pipeline struct{ backlog }
 
 func newOrdersync(b *bench, t trial) system { return &pipeline{backlog{bench: b, trial: t}} }
 
-func (p *pipeline) run(ctx context.Context) error { return pod.RunBoth(ctx, p.cfg, p.log) }
+func (p *pipeline) run(ctx context.Context) error { return pod.RunBoth(ctx, p.cfg, p.Log) }

@@ -118,7 +118,7 @@ func (r *refusing) free(ctx context.Context) error {
 		case audited > len(r.refused):
 			return fmt.Errorf("the audit has %d entries for %d orders", audited, len(r.refused))
 		case all && audited == len(r.refused):
-			r.say("one bulk retry got %d refused orders going in %.1f s, each with an entry in the audit", len(r.refused), time.Since(began).Seconds())
+			r.Say("one bulk retry got %d refused orders going in %.1f s, each with an entry in the audit", len(r.refused), time.Since(began).Seconds())
 			return r.compare(ctx, r.events)
 		}
 		select {

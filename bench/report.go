@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"ordersync/bench/rig"
 )
 
 // measurement is what a system did in one round.
@@ -25,25 +26,6 @@ func (m measurement) eventRate() float64 { return float64(m.events) / m.span.Sec
 // report has the rounds of each system.
 type report map[string][]measurement
 
-// median takes the middle of one figure of all rounds, or the mean of the two in the middle.
-func (r report) median(system string, figure func(measurement) float64) float64 {
-	all := r.sorted(system, figure)
-	half := len(all) / 2
-	if len(all)%2 == 1 {
-		return all[half]
-	}
-	return (all[half-1] + all[half]) / 2
-}
-
-func (r report) sorted(system string, figure func(measurement) float64) []float64 {
-	var all []float64
-	for _, m := range r[system] {
-		all = append(all, figure(m))
-	}
-	slices.Sort(all)
-	return all
-}
-
 // write prints the table, and the ratios that its medians give.
 func (r report) write(out io.Writer, o options) error {
 	fmt.Fprintf(out, "\n%d orders of 3 events, medians of %d rounds; CPU in ms per order\n\n", o.orders, o.rounds)
@@ -53,15 +35,16 @@ func (r report) write(out io.Writer, o options) error {
 		return func(m measurement) float64 { return part(m.cpu).Seconds() * 1000 / float64(m.orders) }
 	}
 	for _, s := range systems {
-		if len(r[s.name]) == 0 {
+		rounds := r[s.name]
+		if len(rounds) == 0 {
 			continue
 		}
-		rates := r.sorted(s.name, measurement.rate)
+		rates := rig.Sorted(rounds, measurement.rate)
 		fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t\n", s.name,
-			r.median(s.name, measurement.rate), rates[0], rates[len(rates)-1], r.median(s.name, measurement.eventRate),
-			r.median(s.name, perOrder(func(u usage) time.Duration { return u.temporal })),
-			r.median(s.name, perOrder(func(u usage) time.Duration { return u.mysql })),
-			r.median(s.name, perOrder(func(u usage) time.Duration { return u.self })))
+			rig.Median(rounds, measurement.rate), rates[0], rates[len(rates)-1], rig.Median(rounds, measurement.eventRate),
+			rig.Median(rounds, perOrder(func(u usage) time.Duration { return u.temporal })),
+			rig.Median(rounds, perOrder(func(u usage) time.Duration { return u.mysql })),
+			rig.Median(rounds, perOrder(func(u usage) time.Duration { return u.self })))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -69,11 +52,11 @@ func (r report) write(out io.Writer, o options) error {
 	fmt.Fprintln(out)
 	for _, other := range []string{naiveName, floorName} {
 		if len(r[ordersyncName]) > 0 && len(r[other]) > 0 {
-			fmt.Fprintf(out, "ratio to %s: %.2f\n", other, r.median(ordersyncName, measurement.rate)/r.median(other, measurement.rate))
+			fmt.Fprintf(out, "ratio to %s: %.2f\n", other, rig.Median(r[ordersyncName], measurement.rate)/rig.Median(r[other], measurement.rate))
 		}
 	}
 	if len(r[ordersyncName]) > 0 && len(r[refusingName]) > 0 {
-		fmt.Fprintf(out, "ratio refusing to ordersync: %.2f\n", r.median(refusingName, measurement.eventRate)/r.median(ordersyncName, measurement.eventRate))
+		fmt.Fprintf(out, "ratio refusing to ordersync: %.2f\n", rig.Median(r[refusingName], measurement.eventRate)/rig.Median(r[ordersyncName], measurement.eventRate))
 	}
 	return nil
 }

@@ -16,20 +16,17 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
+	"ordersync/bench/rig"
 	"ordersync/internal/devstack"
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
@@ -37,17 +34,9 @@ import (
 	"ordersync/internal/publish"
 	"ordersync/internal/simulate"
 	"ordersync/internal/target"
-	"ordersync/internal/telemetry"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "poll:", err)
-		os.Exit(1)
-	}
-}
+func main() { rig.Main("poll", &options{}) }
 
 // options are those of the command line.
 type options struct {
@@ -56,31 +45,27 @@ type options struct {
 	only, cpuProfile       string
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	var o options
-	flags := flag.NewFlagSet("poll", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+// Define implements rig.Benchmark.
+func (o *options) Define(flags *flag.FlagSet) {
 	flags.IntVar(&o.rows, "rows", 100_000, "rows of the ERP")
 	flags.IntVar(&o.pageSize, "page-size", 1000, "rows of a page")
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds, in each of which all take turns; the table shows their medians")
 	flags.Float64Var(&o.atLeast, "at-least", 0, "fail if a source with a cursor makes fewer rows/s")
 	flags.StringVar(&o.only, "only", "", "measure only the systems whose name begins so, and the baseline")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the last round to this `file`")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
-		return err
-	}
+}
+
+// Check implements rig.Benchmark.
+func (o *options) Check() error {
 	if o.rows < 3 || o.pageSize < 1 || o.rounds < 1 {
 		return errors.New("-rows must be at least 3, -page-size and -rounds at least 1")
 	}
-	dir, err := os.MkdirTemp("", "ordersync-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	b := &bench{options: o, dir: dir, progress: stderr, log: telemetry.NewLogger(stderr, slog.LevelWarn)}
+	return nil
+}
+
+// Run implements rig.Benchmark.
+func (o *options) Run(ctx context.Context, r *rig.Run) (err error) {
+	b := &bench{Run: r, options: *o}
 	defer func() { err = errors.Join(err, b.close(context.WithoutCancel(ctx))) }()
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -89,15 +74,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	return b.report(stdout, rates)
+	return b.report(rates)
 }
 
 // bench is the servers, and what they hold.
 type bench struct {
+	*rig.Run
 	options
-	dir      string
-	progress io.Writer
-	log      *slog.Logger
 
 	kafka    *devstack.Kafka
 	ledger   *target.Target
@@ -114,8 +97,6 @@ type system struct {
 	anew   bool
 }
 
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }
-
 func (b *bench) later(undo func(context.Context) error) { b.closers = append(b.closers, undo) }
 
 func (b *bench) close(ctx context.Context) error {
@@ -128,8 +109,8 @@ func (b *bench) close(ctx context.Context) error {
 
 // prepare starts the servers and fills the sources.
 func (b *bench) prepare(ctx context.Context) (err error) {
-	b.say("starting Kafka, MySQL and, if there is one, PostgreSQL")
-	if b.kafka, err = devstack.StartKafka(ctx, devstack.KafkaOptions{Dir: b.dir, Logger: b.log}); err != nil {
+	b.Say("starting Kafka, MySQL and, if there is one, PostgreSQL")
+	if b.kafka, err = devstack.StartKafka(ctx, devstack.KafkaOptions{Dir: b.Dir, Logger: b.Log}); err != nil {
 		return err
 	}
 	b.later(b.kafka.Stop)
@@ -147,7 +128,7 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	for _, open := range []func(context.Context) (string, erp.Source, error){b.openMySQL, b.openPostgres, b.openHTTP} {
 		name, source, err := open(ctx)
 		if errors.Is(err, devstack.ErrMissing) {
-			b.say("left out: %v", err)
+			b.Say("left out: %v", err)
 			continue
 		}
 		if err != nil {
@@ -184,7 +165,7 @@ func (b *bench) measureAll(ctx context.Context) (map[string][]float64, error) {
 			rate := float64(len(b.events)) / took.Seconds()
 			if round > 0 {
 				rates[s.name] = append(rates[s.name], rate)
-				b.say("round %d of %d: %-13s %8.0f rows/s", round, b.rounds, s.name, rate)
+				b.Say("round %d of %d: %-13s %8.0f rows/s", round, b.rounds, s.name, rate)
 			}
 		}
 	}
@@ -224,7 +205,7 @@ func (b *bench) measure(ctx context.Context, s system, name string) (time.Durati
 		}
 		return time.Since(began), nil
 	}
-	p := poll.New(poll.Options{Source: s.source, Producer: producer, Ledger: b.ledger, Topics: topics, Logger: b.log, Stretch: time.Hour})
+	p := poll.New(poll.Options{Source: s.source, Producer: producer, Ledger: b.ledger, Topics: topics, Logger: b.Log, Stretch: time.Hour})
 	task := order.PollTask{PageSize: b.pageSize, State: order.PollState{Anew: s.anew, StartedAt: time.Now()}}
 	began := time.Now()
 	state, err := p.Poll(ctx, task, func(order.PollState) bool { return true })
@@ -236,13 +217,12 @@ func (b *bench) measure(ctx context.Context, s system, name string) (time.Durati
 }
 
 // report prints the medians, and fails if a source is too slow.
-func (b *bench) report(out io.Writer, rates map[string][]float64) error {
+func (b *bench) report(rates map[string][]float64) error {
 	median := func(name string) float64 {
-		all := slices.Sorted(slices.Values(rates[name]))
-		return all[len(all)/2]
+		return rig.Median(rates[name], func(rate float64) float64 { return rate })
 	}
 	var slow error
-	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	t := tabwriter.NewWriter(b.Result, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "\trows/s\tof publish\t\n")
 	for _, s := range b.systems {
 		rate := median(s.name)
@@ -256,7 +236,7 @@ func (b *bench) report(out io.Writer, rates map[string][]float64) error {
 
 // queries writes the one query that an SQL source reads, and names its directory.
 func (b *bench) queries() (string, error) {
-	dir := filepath.Join(b.dir, "queries")
+	dir := filepath.Join(b.Dir, "queries")
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", err
 	}

@@ -26,7 +26,7 @@ func changedAt(i int) time.Time { return firstChange.Add(time.Duration(i/10) * t
 // openMySQL also makes the ledger, on the same server.
 func (b *bench) openMySQL(ctx context.Context) (string, erp.Source, error) {
 	const name = "mysql"
-	server, err := devstack.StartMySQL(ctx, devstack.MySQLOptions{Dir: b.dir, Logger: b.log})
+	server, err := devstack.StartMySQL(ctx, devstack.MySQLOptions{Dir: b.Dir, Logger: b.Log})
 	if err != nil {
 		return name, nil, err
 	}
@@ -35,7 +35,7 @@ func (b *bench) openMySQL(ctx context.Context) (string, erp.Source, error) {
 	if err != nil {
 		return name, nil, err
 	}
-	if b.ledger, err = target.Open(dsn, target.Options{Logger: b.log}); err != nil {
+	if b.ledger, err = target.Open(dsn, target.Options{Logger: b.Log}); err != nil {
 		return name, nil, err
 	}
 	b.later(func(context.Context) error { return b.ledger.Close() })
@@ -60,13 +60,13 @@ func (b *bench) openMySQL(ctx context.Context) (string, erp.Source, error) {
 	if err != nil {
 		return name, nil, err
 	}
-	source, err := erp.Open(erp.Options{Kind: erp.MySQL, URL: dsn, QueriesDir: dir, Logger: b.log})
+	source, err := erp.Open(erp.Options{Kind: erp.MySQL, URL: dsn, QueriesDir: dir, Logger: b.Log})
 	return name, source, err
 }
 
 func (b *bench) openPostgres(ctx context.Context) (string, erp.Source, error) {
 	const name = "postgres"
-	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: b.dir, Logger: b.log})
+	server, err := devstack.StartPostgres(ctx, devstack.PostgresOptions{Dir: b.Dir, Logger: b.Log})
 	if err != nil {
 		return name, nil, err
 	}
@@ -96,7 +96,7 @@ func (b *bench) openPostgres(ctx context.Context) (string, erp.Source, error) {
 	if err != nil {
 		return name, nil, err
 	}
-	source, err := erp.Open(erp.Options{Kind: erp.Postgres, URL: url, QueriesDir: dir, Logger: b.log})
+	source, err := erp.Open(erp.Options{Kind: erp.Postgres, URL: url, QueriesDir: dir, Logger: b.Log})
 	return name, source, err
 }
 
@@ -156,7 +156,7 @@ func (b *bench) openHTTP(context.Context) (string, erp.Source, error) {
 	})}
 	go func() { _ = server.Serve(listener) }() // until its Shutdown
 	b.later(server.Shutdown)
-	source, err := erp.Open(erp.Options{Kind: erp.HTTP, URL: "http://" + listener.Addr().String(), Logger: b.log})
+	source, err := erp.Open(erp.Options{Kind: erp.HTTP, URL: "http://" + listener.Addr().String(), Logger: b.Log})
 	return name, source, err
 }
 

@@ -14,85 +14,68 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/uuid"
 
+	"ordersync/bench/rig"
 	"ordersync/internal/devstack"
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
 	"ordersync/internal/reconcile"
 	"ordersync/internal/target"
-	"ordersync/internal/telemetry"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "reconcile:", err)
-		os.Exit(1)
-	}
-}
+func main() { rig.Main("reconcile", &options{}) }
 
 // options are those of the command line.
 type options struct {
 	orders, tampered, pageSize, mebibytes int
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
-	var o options
-	flags := flag.NewFlagSet("reconcile", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+// Define implements rig.Benchmark.
+func (o *options) Define(flags *flag.FlagSet) {
 	flags.IntVar(&o.orders, "orders", 1_000_000, "orders on each side")
 	flags.IntVar(&o.tampered, "tampered", 100, "orders of the target that are tampered with: a quarter each is changed, set back, deleted, added")
 	flags.IntVar(&o.pageSize, "page-size", 0, "orders compared at a time (default: as a worker does)")
 	flags.IntVar(&o.mebibytes, "max-mib", 150, "fail if the process needs more memory than this")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
-		return err
-	}
+}
+
+// Check implements rig.Benchmark.
+func (o *options) Check() error {
 	if o.orders < 1 || o.tampered < 0 || o.tampered%4 != 0 || o.tampered > o.orders {
 		return errors.New("-orders must be at least 1, and -tampered a multiple of 4 that is not above it")
 	}
+	return nil
+}
 
-	dir, err := os.MkdirTemp("", "ordersync-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	log := telemetry.NewLogger(stderr, slog.LevelWarn)
-	fmt.Fprintln(stderr, "starting MySQL")
-	server, err := devstack.StartMySQL(ctx, devstack.MySQLOptions{Dir: dir, Logger: log})
+// Run implements rig.Benchmark.
+func (o *options) Run(ctx context.Context, r *rig.Run) (err error) {
+	r.Say("starting MySQL")
+	server, err := devstack.StartMySQL(ctx, devstack.MySQLOptions{Dir: r.Dir, Logger: r.Log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Stop(context.WithoutCancel(ctx))) }()
-	b := &bench{options: o, erpDSN: server.DSN("erp"), shopDSN: server.DSN("shop"), dir: dir, log: log}
-	fmt.Fprintf(stderr, "filling both sides with %d orders each\n", o.orders)
+	b := &bench{Run: r, options: *o, erpDSN: server.DSN("erp"), shopDSN: server.DSN("shop")}
+	r.Say("filling both sides with %d orders each", o.orders)
 	if err := b.fill(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintln(stderr, "comparing")
-	return b.measure(ctx, stdout)
+	r.Say("comparing")
+	return b.measure(ctx)
 }
 
 // bench is both ends.
 type bench struct {
+	*rig.Run
 	options
-	erpDSN, shopDSN, dir string
-	log                  *slog.Logger
+	erpDSN, shopDSN string
 	// tamperedWith are the classes that must be found.
 	tamperedWith map[string]order.Drift
 }
@@ -107,7 +90,7 @@ const ordersQuery = `SELECT id AS sync_id, 'online' AS channel, version, documen
 
 // fill makes the tables. The statements take longer than the target's own connections allow.
 func (b *bench) fill(ctx context.Context) error {
-	shop, err := target.Open(b.shopDSN, target.Options{Logger: b.log})
+	shop, err := target.Open(b.shopDSN, target.Options{Logger: b.Log})
 	if err != nil {
 		return err
 	}
@@ -170,22 +153,23 @@ func (b *bench) fill(ctx context.Context) error {
 func quote(id string) string { return "'" + id + "'" }
 
 // measure walks, and prints what came of it.
-func (b *bench) measure(ctx context.Context, out io.Writer) error {
-	query := filepath.Join(b.dir, "orders.sql")
+func (b *bench) measure(ctx context.Context) error {
+	out := b.Result
+	query := filepath.Join(b.Dir, "orders.sql")
 	if err := os.WriteFile(query, []byte(ordersQuery), 0o600); err != nil {
 		return err
 	}
-	source, err := erp.Open(erp.Options{Kind: erp.MySQL, URL: b.erpDSN, QueriesDir: b.dir, OrdersQuery: query, Logger: b.log})
+	source, err := erp.Open(erp.Options{Kind: erp.MySQL, URL: b.erpDSN, QueriesDir: b.Dir, OrdersQuery: query, Logger: b.Log})
 	if err != nil {
 		return err
 	}
 	defer source.Close() //nolint:errcheck // it was read only
-	shop, err := target.Open(b.shopDSN, target.Options{Logger: b.log})
+	shop, err := target.Open(b.shopDSN, target.Options{Logger: b.Log})
 	if err != nil {
 		return err
 	}
 	defer shop.Close() //nolint:errcheck // nothing is pending
-	reconciler := reconcile.New(reconcile.Options{ERP: source, Target: shop, Logger: b.log})
+	reconciler := reconcile.New(reconcile.Options{ERP: source, Target: shop, Logger: b.Log})
 	walk := order.Walk{PageSize: b.pageSize, Found: order.Reconciliation{RunID: uuid.NewString(), StartedAt: time.Now().UTC()}}
 
 	debug.FreeOSMemory()
