@@ -214,6 +214,27 @@ func TestDuplicateKeyOfATeamsTrigger(t *testing.T) {
 	b.wantCounts(t, 0, 0, 0)
 }
 
+// Old rows of the ledger may be deleted. An invoice that comes again then is there already; one that a
+// key of the team's refuses is not.
+func TestInvoiceThatComesAgainAfterItsLedgerRowIsGone(t *testing.T) {
+	b := setup(t)
+	b.apply(t, step("1", creation, 1))
+	first := step("1", invoice, 2)
+	b.apply(t, first)
+	b.exec(t, "DELETE FROM order_events")
+	for range 2 {
+		if got := b.apply(t, first); got.Outcome != order.Applied || got.Status != order.Invoiced {
+			t.Errorf("got %+v", got)
+		}
+	}
+	b.wantCounts(t, 1, 1, 1)
+
+	b.exec(t, "CREATE UNIQUE INDEX one_of_an_order ON invoices (sync_id)")
+	_, err := b.Apply(t.Context(), step("1", invoice, 3))
+	wantFailure(t, err, "DuplicateKey", false)
+	b.wantCounts(t, 1, 1, 1)
+}
+
 func TestMissingTableNeedsAnOperator(t *testing.T) {
 	target := openTarget(t, devtest.MySQL(t))
 	_, err := target.Apply(t.Context(), step("1", creation, 1))
