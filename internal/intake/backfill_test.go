@@ -130,6 +130,34 @@ func TestBackfillThatWaitsIsNotInFlight(t *testing.T) {
 	})
 }
 
+// A backfill whose orders the target does not take is held back before the new orders are.
+func TestNewOrdersGoOnWhileBackfillsAreBraked(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, Limits{}, "online", "online.backfill")
+		b.backfillBraked = true
+		fresh, old := b.partition("online", at(5000)), b.partition("online.backfill", at(5000))
+		require.True(t, b.lanes.take(b.many(old, "old-", 1)))
+		fetches := make(chan bool)
+		go func() { fetches <- b.lanes.awaitRoom(old) }()
+		require.True(t, b.lanes.take(b.many(fresh, "new-", 2)))
+		require.True(t, b.lanes.awaitRoom(fresh))
+		time.Sleep(time.Minute)
+		require.Len(t, b.made(), 2)
+		select {
+		case <-fetches:
+			t.Fatal("a fetch of the backfill began")
+		default:
+		}
+		b.lanes.mu.Lock()
+		b.backfillBraked = false
+		b.lanes.mu.Unlock()
+		b.lanes.wake()
+		require.True(t, <-fetches)
+		synctest.Wait()
+		require.Len(t, b.made(), 3)
+	})
+}
+
 // While nothing may be fetched the rate is not used up either: what was held back does not come in
 // one burst.
 func TestBackfillTakesNothingWhileBraked(t *testing.T) {

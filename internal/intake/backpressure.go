@@ -23,7 +23,8 @@ const (
 
 // brake stops the fetching, and calls that have not begun, while more orders are retrying than
 // allowed. A target that is away for an hour then stays in Kafka as lag, where it costs nothing,
-// instead of filling Temporal with orders that all retry.
+// instead of filling Temporal with orders that all retry. Of backfills it does so at half as many: one
+// that brings orders that the target does not take must not stop the new ones.
 //
 // While the count fails the last answer holds: a brake that lets go would fill Temporal while the
 // target is away, and one that closes would turn every hiccup of the visibility store into an
@@ -37,11 +38,13 @@ type brake struct {
 	metrics     *metrics
 	troubles    *troubles
 
-	closed atomic.Bool
+	closed, backfillClosed atomic.Bool
 }
 
-// on tells whether nothing may be fetched.
-func (b *brake) on() bool { return b.closed.Load() }
+// on tells whether nothing may be fetched, or nothing of a backfill.
+func (b *brake) on(backfill bool) bool {
+	return b.closed.Load() || backfill && b.backfillClosed.Load()
+}
 
 // watch counts until ctx ends. The first count has been made when it calls first.
 func (b *brake) watch(ctx context.Context, first func()) {
@@ -68,25 +71,39 @@ func (b *brake) look(ctx context.Context) {
 	n, err := b.count(ctx)
 	if err != nil {
 		if b.troubles.begin(what, what, err) {
-			b.log.Error("the orders that are retrying could not be counted; the last answer holds", "braked", b.on(), "error", err)
+			b.log.Error("the orders that are retrying could not be counted; the last answer holds", "braked", b.on(false), "error", err)
 		}
 		return
 	}
 	b.troubles.over(what)
 	b.metrics.retrying.Set(float64(n))
-	above := n > b.maxRetrying
-	if b.closed.Swap(above) == above {
-		return
+	half, above := n > b.maxRetrying/2, n > b.maxRetrying
+	if b.backfillClosed.Swap(half) != half {
+		b.metrics.backfillBraked.Set(number(half))
+		if half {
+			b.log.Warn("many orders are retrying: nothing of a backfill is fetched until they are fewer", "retrying", n, "limit", b.maxRetrying/2)
+		} else {
+			b.log.Info("fetching of backfills goes on", "retrying", n, "limit", b.maxRetrying/2)
+		}
+		defer b.changed()
 	}
-	if above {
-		b.metrics.braked.Set(1)
-		b.log.Warn("too many orders are retrying: nothing is fetched until they are fewer; is the target database well?",
-			"retrying", n, "limit", b.maxRetrying)
-	} else {
-		b.metrics.braked.Set(0)
-		b.log.Info("fetching goes on", "retrying", n, "limit", b.maxRetrying)
+	if b.closed.Swap(above) != above {
+		b.metrics.braked.Set(number(above))
+		if above {
+			b.log.Warn("too many orders are retrying: nothing is fetched until they are fewer; is the target database well?",
+				"retrying", n, "limit", b.maxRetrying)
+		} else {
+			b.log.Info("fetching goes on", "retrying", n, "limit", b.maxRetrying)
+		}
+		defer b.changed()
 	}
-	b.changed()
+}
+
+func number(on bool) float64 {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 // countRetrying asks Temporal's visibility store, which knows of a change within about 25 ms.

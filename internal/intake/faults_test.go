@@ -311,7 +311,7 @@ func TestBrakeStopsFetchingWhileTooManyOrdersAreRetrying(t *testing.T) {
 	b.publish(message("online", id, order.Creation, 1))
 	m := b.run(o)
 	b.awaitCommitted("online", home(id), 0) // it has joined, and found its place
-	require.True(t, m.brake.on())
+	require.True(t, m.brake.on(false))
 	require.Zero(t, m.inFlight(), "it waits in Kafka")
 	heal()
 	b.awaitVersions(id, 1)
@@ -325,17 +325,37 @@ func TestBrakeKeepsTheLastAnswerWhileTheCountFails(t *testing.T) {
 		count: func(context.Context) (int64, error) { return answer, failure }, maxRetrying: 10, changed: func() { changes++ },
 		log: quiet(), metrics: newMetrics(nil), troubles: newTroubles(),
 	}
-	look := func(n int64, err error) bool {
+	const none, backfills, all = "none", "backfills", "all"
+	look := func(n int64, err error) string {
 		answer, failure = n, err
 		br.look(t.Context())
-		return br.on()
+		switch {
+		case br.on(false):
+			return all
+		case br.on(true):
+			return backfills
+		default:
+			return none
+		}
 	}
 	away := errors.New("away")
-	require.False(t, look(0, away))
-	require.False(t, look(10, nil))
-	require.True(t, look(11, nil))
-	require.True(t, look(0, away))
-	require.False(t, look(10, nil))
-	require.False(t, look(0, away))
-	require.Equal(t, 2, changes)
+	for n, step := range []struct {
+		retrying int64
+		err      error
+		braked   string
+		changes  int
+	}{
+		{0, away, none, 0},
+		{5, nil, none, 0},
+		{6, nil, backfills, 1},
+		{10, nil, backfills, 1},
+		{11, nil, all, 2},
+		{0, away, all, 2},
+		{10, nil, backfills, 3},
+		{0, away, backfills, 3},
+		{5, nil, none, 4},
+	} {
+		require.Equal(t, step.braked, look(step.retrying, step.err), "step %d", n)
+		require.Equal(t, step.changes, changes, "step %d", n)
+	}
 }

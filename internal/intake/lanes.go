@@ -22,7 +22,7 @@ type lanes struct {
 	call     func(ctx context.Context, events []order.Event) error
 	called   func(took time.Duration) // told of every call
 	bury     func(r *record, reason order.Reason, detail string)
-	braked   func() bool // while it says so, no call begins and nothing is fetched
+	braked   func(backfill bool) bool // while it says so, no call begins and nothing is fetched
 	limits   Limits
 	log      *slog.Logger
 	metrics  *metrics
@@ -91,7 +91,7 @@ func newLanes(ctx context.Context, l *lanes, topics, backfills []string) *lanes 
 func (l *lanes) awaitRoom(p *partition) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for !l.closed && (l.braked() || l.full(p)) {
+	for !l.closed && (l.braked(p.backfill) || l.full(p)) {
 		l.room.Wait()
 	}
 	return !l.closed
@@ -179,7 +179,7 @@ func (l *lanes) hurry(n *lane, s *share) {
 
 // dispatch begins calls while there are ready lanes and the bound of calls allows.
 func (l *lanes) dispatch() {
-	for !l.closed && l.calls < l.limits.MaxCalls && !l.braked() {
+	for !l.closed && l.calls < l.limits.MaxCalls {
 		n := l.nextReady()
 		if n == nil {
 			return
@@ -196,7 +196,7 @@ func (l *lanes) nextReady() *lane {
 	for range l.turns {
 		s := l.turns[l.turn]
 		l.turn = (l.turn + 1) % len(l.turns)
-		if len(s.ready) > 0 && s.calls < s.maxCalls {
+		if len(s.ready) > 0 && s.calls < s.maxCalls && !l.braked(s == l.backfill) {
 			n := s.ready[0]
 			s.ready[0] = nil
 			s.ready = s.ready[1:]

@@ -21,7 +21,7 @@ func BenchmarkLanes(b *testing.B) {
 		l := newLanes(b.Context(), &lanes{
 			call:     func(context.Context, []order.Event) error { return nil },
 			called:   func(time.Duration) {},
-			braked:   func() bool { return false },
+			braked:   func(bool) bool { return false },
 			limits:   Limits{}.withDefaults(),
 			log:      quiet(),
 			metrics:  newMetrics(nil),

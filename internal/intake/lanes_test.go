@@ -37,8 +37,9 @@ type bench struct {
 	calls   []call
 	buried  []*record
 	running map[string]int
-	braked  bool
-	answer  func(ctx context.Context, events []order.Event) error
+	// braked is all, backfillBraked what is of backfills.
+	braked, backfillBraked bool
+	answer                 func(ctx context.Context, events []order.Event) error
 }
 
 // newBench has lanes for these topics, online if none is named. Those named so are of backfills.
@@ -61,7 +62,7 @@ func newBench(t *testing.T, limits Limits, names ...string) *bench {
 		call:     b.call,
 		called:   func(time.Duration) {},
 		bury:     func(r *record, _ order.Reason, _ string) { b.buried = append(b.buried, r) },
-		braked:   func() bool { return b.braked },
+		braked:   func(backfill bool) bool { return b.braked || backfill && b.backfillBraked },
 		limits:   limits.withDefaults(),
 		log:      quiet(),
 		metrics:  newMetrics(nil),

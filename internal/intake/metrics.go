@@ -24,6 +24,7 @@ type metrics struct {
 	commitFailures   prometheus.Counter
 	retrying         prometheus.Gauge
 	braked           prometheus.Gauge
+	backfillBraked   prometheus.Gauge
 	backfillRate     prometheus.Gauge
 }
 
@@ -59,6 +60,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		commitFailures: counter("commit_failures_total", "Failed commits of offsets."),
 		retrying:       gauge("orders_retrying", "Orders that are retrying, as of the last count."),
 		braked:         gauge("braked", "1 while nothing is fetched because too many orders are retrying."),
+		backfillBraked: gauge("backfill_braked", "1 while nothing of a backfill is fetched because half as many orders are retrying."),
 		backfillRate:   gauge("backfill_rate", "Records of backfills that are taken a second, at most, as busy as Temporal is; 0 if none are read."),
 	}
 }
