@@ -356,7 +356,7 @@ func (b *bundle) requireNoneRunning() {
 // is at or above its offsets.
 func (b *bundle) requireCommitted() {
 	b.Helper()
-	devtest.Eventually(b, 10*time.Second, func() error {
+	devtest.Eventually(b, time.Minute, func() error {
 		lag, err := b.lag()
 		if err == nil && lag > 0 {
 			err = fmt.Errorf("%d records above the committed offsets", lag)

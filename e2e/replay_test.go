@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/api/workflowservice/v1"
 
@@ -27,14 +28,16 @@ func (b *bundle) letterReplay() deadletter.Replay {
 	}
 }
 
-// replayAgain runs ordersync replay, all of which must be sent.
+// replayAgain runs ordersync replay once the starters have come to all, all of which must be sent.
 func (b *bundle) replayAgain(args ...string) replay.Summary {
 	b.Helper()
+	b.requireCommitted()
 	out, err := b.command(append([]string{"replay", "-o", "json"}, args...)...)
 	require.NoError(b, err)
 	var s replay.Summary
 	require.NoError(b, json.Unmarshal(out, &s), "%s", out)
 	require.Equal(b, s.Events, s.InLedger+s.DeadLettered+s.Missing)
+	require.Zero(b, s.Waiting)
 	return s
 }
 
@@ -124,6 +127,47 @@ func TestReplayAfterTerminatedWorkflows(t *testing.T) {
 	require.NotZero(t, b.count("SELECT COUNT(*) FROM operator_actions WHERE action = 'replay' AND operator = 'oncall' AND reason = 'terminated by a test'"))
 }
 
+// What the starters have not come to is not lost: sent past them, it would overtake what waits before it,
+// and a backfill would have no rate.
+func TestReplayLeavesWhatWaitsForTheStarters(t *testing.T) {
+	b := setup(t)
+	start(t, b.environ, "worker").awaitReady()
+	first := start(t, b.environ, "starter")
+	first.awaitReady()
+	const creation, early, late = `{"sync_id":1,"event":"order_creation","data":{"n":1}}`, `{"sync_id":1,"event":"order_updation","data":{"n":2}}`, `{"sync_id":1,"event":"order_updation","data":{"n":3}}`
+	b.send("1", creation)
+	b.awaitEntries("1", 1)
+	b.requireCommitted()
+	first.terminate(pod.ShutdownLimit)
+
+	topic := b.topics()[order.Online]
+	for _, m := range []kafka.Message{{Value: []byte(early), Time: time.Now().Add(-3 * time.Hour)}, {Value: []byte(late), Time: time.Now().Add(-time.Hour)}} {
+		m.Topic, m.Key = topic, []byte("1")
+		require.NoError(t, b.producer.Publish(t.Context(), m))
+	}
+	b.backfill(orders(seed(t), 10))
+	replayed := func(flags ...string) (s replay.Summary) {
+		t.Helper()
+		out, err := b.command(append([]string{"replay", "-o", "json"}, flags...)...)
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(out, &s), "%s", out)
+		return s
+	}
+	for _, flags := range [][]string{{"--since", "2h"}, {"--since", "2h", "--order", "1"}} {
+		found := replayed(flags...)
+		require.Zero(t, found.Missing, "%+v", found)
+		require.Positive(t, found.Waiting)
+	}
+	require.EqualValues(t, 1, replayed("--order", "1").InLedger)
+
+	start(t, b.environ, "starter").awaitReady()
+	entries := b.awaitEntries("1", 3)
+	for i, e := range entries {
+		require.EqualValues(t, i, e.SourceOffset, "in the order of their arrival")
+	}
+	require.Zero(t, replayed("--order", "1").Missing)
+}
+
 // One order is repaired, and no other is touched; events without a version in their order, but not once
 // others have overtaken them. Bounds of time are those of the records.
 func TestReplayOfOneOrder(t *testing.T) {
@@ -178,6 +222,7 @@ func TestReplayOfOneOrder(t *testing.T) {
 	// Order 2 goes on without the event it lost, which is then too late.
 	b.send("2", `{"sync_id":2,"event":"order_creation","data":{"n":0}}`, `{"sync_id":2,"event":"order_updation","data":{"n":2}}`)
 	b.awaitEntries("2", 2)
+	b.requireCommitted()
 	out, err := b.command("replay", "--order", "2", "-o", "json")
 	require.ErrorContains(t, err, "1 missing events were not sent")
 	require.NoError(t, json.Unmarshal(out, &found))

@@ -34,7 +34,8 @@ was terminated, which drops what it held. Nothing is applied twice: an event tha
 workflow is dropped there, and the command may be interrupted and repeated.
 
 --since and --until go by the records' timestamps; without --since all is read that the topics still
-hold. Records in the dead-letter topic are left to ` + "`ordersync deadletter replay`" + `.
+hold. What the starters have not come to yet is not lost and not looked at: it is counted as waiting,
+see ` + "`ordersync status`" + `. Records in the dead-letter topic are left to ` + "`ordersync deadletter replay`" + `.
 
 An event without a version goes by its arrival. It is refused where the order has applied one that
 arrived later, since older data would come back; --force sends it all the same.`,
@@ -83,7 +84,7 @@ func (a *app) replay(ctx context.Context, flags replayFlags) error {
 
 	bar := a.newBar("records", -1, false)
 	summary, err := replay.Run(ctx, replay.Options{
-		Reader: letters.Reader, Topics: cfg.Kafka.Topics, Backfill: cfg.Kafka.BackfillTopics(),
+		Reader: letters.Reader, Topics: cfg.Kafka.Topics, Backfill: cfg.Kafka.BackfillTopics(), Group: cfg.Kafka.Group,
 		DeadLetters: letters, Target: letters.Target, Temporal: temporal,
 		Sender: intake.NewSender(temporal, cfg.Temporal.TaskQueue, pod.Settings(cfg)),
 		Order:  id, Since: flags.since.Time, Until: flags.until.Time, Force: flags.force, DryRun: flags.dryRun, By: person(flags.by), Why: flags.why,
@@ -106,6 +107,9 @@ func (a *app) replay(ctx context.Context, flags replayFlags) error {
 	case summary.Sent > 0 && !flags.dryRun:
 		a.note("follow them: %s", a.hint("wait"))
 	}
+	if summary.Waiting > 0 {
+		a.note("%d offsets of the topics wait for the starters, which commit about once a second: %s shows whether they do", summary.Waiting, a.hint("status"))
+	}
 	return errors.Join(err, printed)
 }
 
@@ -122,6 +126,9 @@ func printReplay(out io.Writer, s replay.Summary) error {
 		sent += ", if it were done"
 	}
 	t.row("sent", s.Sent, sent)
+	if s.Waiting > 0 {
+		t.row("waiting", s.Waiting, "for the starters, in Kafka: not looked at")
+	}
 	if s.Overtaken > 0 {
 		t.row("overtaken", s.Overtaken, "not sent")
 	}

@@ -2,8 +2,6 @@ package freshness
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -45,24 +43,27 @@ type head struct {
 func (p *Probe) backlogs(ctx context.Context, channels map[string]order.Channel) ([]backlog, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	var all []backlog
+	var spans []topics.Span
 	for topic := range channels {
-		spans, err := p.Reader.Spans(ctx, topic, time.Time{})
-		if _, optional := p.Backfill[topic]; optional && errors.Is(err, topics.ErrNoTopic) {
-			continue
+		look := p.Reader.Spans
+		if _, optional := p.Backfill[topic]; optional {
+			look = p.Reader.SpansIfAny
 		}
+		found, err := look(ctx, topic, time.Time{})
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range spans {
-			all = append(all, backlog{Span: s})
-		}
+		spans = append(spans, found...)
 	}
-	if len(all) == 0 {
+	if len(spans) == 0 {
 		return nil, nil
 	}
-	if err := p.passCommitted(ctx, all); err != nil {
+	if err := p.Reader.PassCommitted(ctx, p.Group, spans); err != nil {
 		return nil, err
+	}
+	all := make([]backlog, len(spans))
+	for i, s := range spans {
+		all[i].Span = s
 	}
 	readers, ctx := errgroup.WithContext(ctx)
 	readers.SetLimit(headReaders)
@@ -96,49 +97,4 @@ func headOf(m kafka.Message, channel order.Channel) *head {
 		h.at = e.OccurredAt
 	}
 	return h
-}
-
-// passCommitted leaves of each log what is not committed.
-func (p *Probe) passCommitted(ctx context.Context, all []backlog) error {
-	partitions := map[string][]int{}
-	for _, b := range all {
-		partitions[b.Topic] = append(partitions[b.Topic], b.Partition)
-	}
-	c := kafka.Client{Addr: kafka.TCP(p.Reader.Brokers...), Transport: p.Reader.Transport}
-	response, err := c.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: p.Group, Topics: partitions})
-	if err == nil {
-		err = response.Error
-	}
-	if errors.Is(err, kafka.GroupIdNotFound) {
-		return nil // no starter has ever run
-	}
-	if err != nil {
-		return fmt.Errorf("ask Kafka for the offsets of group %s: %w", p.Group, err)
-	}
-	type place struct {
-		topic     string
-		partition int
-	}
-	committed := map[place]int64{}
-	for topic, found := range response.Topics {
-		for _, f := range found {
-			if f.Error != nil {
-				return fmt.Errorf("ask Kafka for the offsets of group %s: topic %s, partition %d: %w", p.Group, topic, f.Partition, f.Error)
-			}
-			committed[place{topic, f.Partition}] = f.CommittedOffset
-		}
-	}
-	for i := range all {
-		b := &all[i]
-		offset, ok := committed[place{b.Topic, b.Partition}]
-		if !ok {
-			return errors.New("ask Kafka for the offsets of group " + p.Group + ": the answer lacks a partition of topic " + b.Topic)
-		}
-		// None yet, deleted since, or of a topic that was made anew: the starter begins at the log's
-		// start then.
-		if offset >= b.First && offset <= b.End {
-			b.First = offset
-		}
-	}
-	return nil
 }

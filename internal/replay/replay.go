@@ -6,6 +6,9 @@
 //	                           │          │
 //	                           no event   in it already
 //
+// What the starters have not committed was not lost: they will come to it, and what is sent ahead of
+// them would overtake it. So each partition is read up to the group's offset and no further.
+//
 // Nothing has to be known about what was lost, and nothing happens twice: an event is asked for by its
 // identity, keeps its original coordinates and is applied by the ledger's word. An event that is
 // missing because it still waits in its workflow is sent too, and dropped there.
@@ -46,7 +49,9 @@ type Options struct {
 	// Topics are those read, with their channels.
 	Topics map[string]order.Channel
 	// Backfill are the topics of backfills; they need not exist.
-	Backfill    map[string]order.Channel
+	Backfill map[string]order.Channel
+	// Group is the starters'.
+	Group       string
 	DeadLetters deadletter.Topic
 	Target      *target.Target
 	Temporal    client.Client
@@ -84,6 +89,8 @@ type Summary struct {
 	Overtaken int64 `json:"overtaken"`
 	// Failed were not taken by Temporal.
 	Failed int64 `json:"failed"`
+	// Waiting counts the offsets from Since on that the starters have not committed: they were not read.
+	Waiting int64 `json:"waiting"`
 	// Orders is how many orders were sent something.
 	Orders int `json:"orders"`
 	// Problems say why events were not sent; the first of them.
@@ -176,9 +183,15 @@ func (r *run) run(ctx context.Context) error {
 		}
 		spans = append(spans, found...)
 	}
+	waiting := slices.Clone(spans)
+	if err := r.Reader.PassCommitted(ctx, r.Group, waiting); err != nil {
+		return err
+	}
 	var total, at int64
-	for _, s := range spans {
-		total += s.Len()
+	for i := range spans {
+		spans[i].End = waiting[i].First
+		total += spans[i].Len()
+		r.result.Waiting += waiting[i].Len()
 	}
 	// Read to the end also with an Until: timestamps need not rise.
 	err := r.Reader.Merge(ctx, spans, func(m kafka.Message) error {

@@ -99,6 +99,53 @@ func (r Reader) SpansIfAny(ctx context.Context, topic string, since time.Time) (
 	return spans, err
 }
 
+// PassCommitted leaves of each span what a group has not committed: what its members have not handed
+// over yet. A group that has none for a partition, or none that its log holds, as after the topic was
+// made anew, begins at the log's start, as the starter does.
+func (r Reader) PassCommitted(ctx context.Context, group string, spans []Span) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	partitions := map[string][]int{}
+	for _, s := range spans {
+		partitions[s.Topic] = append(partitions[s.Topic], s.Partition)
+	}
+	c := kafka.Client{Addr: kafka.TCP(r.Brokers...), Transport: r.Transport}
+	response, err := c.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: partitions})
+	if err == nil {
+		err = response.Error
+	}
+	if errors.Is(err, kafka.GroupIdNotFound) {
+		return nil // no starter has ever run
+	}
+	if err != nil {
+		return fmt.Errorf("ask Kafka for the offsets of group %s: %w", group, err)
+	}
+	type place struct {
+		topic     string
+		partition int
+	}
+	committed := map[place]int64{}
+	for topic, found := range response.Topics {
+		for _, f := range found {
+			if f.Error != nil {
+				return fmt.Errorf("ask Kafka for the offsets of group %s: topic %s, partition %d: %w", group, topic, f.Partition, f.Error)
+			}
+			committed[place{topic, f.Partition}] = f.CommittedOffset
+		}
+	}
+	for i := range spans {
+		s := &spans[i]
+		offset, ok := committed[place{s.Topic, s.Partition}]
+		if !ok {
+			return fmt.Errorf("ask Kafka for the offsets of group %s: the answer lacks a partition of topic %s", group, s.Topic)
+		}
+		if offset >= s.First && offset <= s.End {
+			s.First = offset
+		}
+	}
+	return nil
+}
+
 // Head is the first record of a span, and whether there is one: offsets may be of transaction
 // markers and aborted records alone.
 func (r Reader) Head(ctx context.Context, s Span) (head kafka.Message, found bool, err error) {
