@@ -95,6 +95,9 @@ type Walk struct {
 	// Expected is about how many orders both sides will have listed in the end; 0 if that is not known.
 	Expected int64 `json:"expected,omitempty"`
 	PageSize int   `json:"page_size"`
+	// Horizons are for each channel the latest that is known of up to when everything that the ERP has
+	// changed is with Temporal. What is true of a time stays true.
+	Horizons map[Channel]time.Time `json:"horizons,omitempty"`
 }
 
 // Stage is a part of a walk.

@@ -32,7 +32,7 @@ import (
 )
 
 // Horizons tells for each channel up to when everything that the ERP has changed is known to have
-// reached Temporal. A channel that is not in the answer has no such bound.
+// reached Temporal. A channel that is not in the answer has no such bound. The map is the caller's.
 type Horizons func(context.Context) (map[order.Channel]time.Time, error)
 
 // Waiting tells why an order's workflow is not done with what it got; empty where it is.
@@ -66,6 +66,8 @@ type Reconciler struct {
 	topics   map[order.Channel]string
 	metrics  *metrics
 	log      *slog.Logger
+	// horizonAge is the constant, except in tests.
+	horizonAge time.Duration
 }
 
 // New makes a Reconciler. It contacts nobody.
@@ -73,6 +75,7 @@ func New(o Options) *Reconciler {
 	r := &Reconciler{
 		erp: o.ERP, target: o.Target, horizons: o.Horizons, grace: o.Grace, waiting: o.Waiting,
 		producer: o.Producer, topics: map[order.Channel]string{}, metrics: newMetrics(o.Registerer), log: o.Logger,
+		horizonAge: horizonAge,
 	}
 	for topic, channel := range o.Topics {
 		// Of several topics of a channel always the same one: that keeps an order's repairs in order.
@@ -103,10 +106,10 @@ const (
 )
 
 // Reconcile goes on with a walk, from the start if it has not begun, and calls progress after each
-// page with all that is known so far. After an error the walk can be taken up where progress was told
+// page, and when it has asked for the horizons, with all that is known so far. After an error the walk can be taken up where progress was told
 // last: what was published for a repair since then is published again under the same ids.
 func (r *Reconciler) Reconcile(ctx context.Context, at order.Walk, progress func(order.Walk)) (order.Reconciliation, error) {
-	w := &walk{Reconciler: r, Walk: at, limit: firstPage}
+	w := &walk{Reconciler: r, Walk: at, limit: firstPage, progress: progress}
 	if w.Stage == "" {
 		if err := w.begin(ctx); err != nil {
 			return order.Reconciliation{}, err
@@ -133,10 +136,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, at order.Walk, progress func
 type walk struct {
 	*Reconciler
 	order.Walk
-	limit int // of the next page
-	// bounds are the horizons as they were when asked for.
-	bounds map[order.Channel]time.Time
-	asked  time.Time
+	limit    int // of the next page
+	progress func(order.Walk)
+	asked    time.Time // when the horizons were asked for
 }
 
 func (w *walk) begin(ctx context.Context) error {

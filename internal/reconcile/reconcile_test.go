@@ -15,10 +15,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 
 	"ordersync/internal/erp"
+	"ordersync/internal/freshness"
 	"ordersync/internal/order"
+	"ordersync/internal/topics"
 )
 
 // Every class, in pages of every kind: smaller than what there is, just as large, larger.
@@ -389,6 +392,69 @@ func TestRepair(t *testing.T) {
 	require.NotEqual(t, f.Findings[second].Repair, other.Findings[second].Repair)
 }
 
+// What a repair publishes waits in Kafka for a while, and is as old as what it mends. The rest of the walk, and
+// of the attempt after it, is repaired all the same.
+func TestARepairDoesNotHideTheRest(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fails int // at this question for orders
+		// lost is the progress of the page that has published, as in a worker that is killed then.
+		lost bool
+	}{
+		"in one attempt":         {},
+		"in the next attempt":    {fails: 3},
+		"of a page that is lost": {fails: 3, lost: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := withKafka(setup(t))
+			for i := range 30 {
+				b.books.put(strconv.Itoa(i), 1, data(i))
+				o := b.books.orders[strconv.Itoa(i)]
+				o.ChangedAt = old.Add(time.Duration(i) * time.Hour)
+				b.books.orders[o.SyncID] = o
+			}
+			b.books.before = func(kind string, nth int) error {
+				if kind == "orders" && nth == tc.fails {
+					return errDown
+				}
+				return nil
+			}
+			transport := &kafka.Transport{}
+			t.Cleanup(transport.CloseIdleConnections)
+			probe := &freshness.Probe{
+				Reader: topics.Reader{Brokers: b.brokers, Transport: transport}, Group: "starters",
+				Topics: map[string]order.Channel{"online": order.Online},
+			}
+			b.horizons, b.horizonAge = probe.Horizons, 0 // each page asks
+
+			began := walkOf(10)
+			began.Found.Repair = true
+			beat := func(w order.Walk) []byte {
+				text, err := json.Marshal(w)
+				require.NoError(t, err)
+				return text
+			}
+			reached := beat(began)
+			attempt := func() (order.Reconciliation, error) {
+				var at order.Walk
+				require.NoError(t, json.Unmarshal(reached, &at))
+				return b.Reconcile(t.Context(), at, func(w order.Walk) {
+					if !tc.lost || w.Found.Repaired == 0 {
+						reached = beat(w)
+					}
+				})
+			}
+			f, err := attempt()
+			if tc.fails > 0 {
+				require.ErrorIs(t, err, errDown)
+				f, err = attempt()
+			}
+			require.NoError(t, err)
+			require.EqualValues(t, 30, f.Repaired, "%v", f.Counts)
+			require.Zero(t, f.Unrepaired())
+		})
+	}
+}
+
 // noise is text that hardly gets smaller by compression, n characters of it.
 func noise(n int) string {
 	raw := make([]byte, n)
@@ -415,7 +481,7 @@ func TestRepairWithoutABroker(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	b.topics[order.Online] = "nowhere"
-	_, err := b.Reconcile(ctx, w, func(at order.Walk) { t.Error(at) })
+	_, err := b.Reconcile(ctx, w, func(at order.Walk) { require.Zero(t, at.Found.Repaired) })
 	require.Error(t, err)
 	require.False(t, errors.Is(err, errDown))
 }
