@@ -14,8 +14,14 @@ import (
 // data when it stores it: white space, the order of an object's keys, a key that comes twice (the last
 // one counts), escapes in strings, and the form of numbers. MariaDB keeps the text as it came.
 //
-// Numbers are equal by value. An integer is exact as far as MySQL keeps one exactly, to 64 bits; every
-// other number is the float64 next to it, as there.
+// Numbers are equal by value. An integer is exact as far as MySQL keeps one exactly, to 64 bits. Every
+// other number is a float64 there, but not always the one next to it: MySQL 8 parses without RapidJSON's
+// full precision and keeps 964.1500000000001 as 964.15 (https://bugs.mysql.com/bug.php?id=112904, and 116160).
+// So such a number counts to 15 significant digits, DBL_DIG, and what was written with no more than those means
+// itself: the float64s next to the nearest one still round to the same. What has more digits is as a rule the
+// noise of an ERP's arithmetic with decimals, as in the example, and lies next to a short one as well. A
+// number that truly needs 16 or 17, a ratio say, may lie so near the border between two roundings that its
+// neighbour falls on the other side; where MySQL keeps that one, its order differs for good.
 type meaning [sha256.Size]byte
 
 // meaningOf digests data, whose memory may be used again afterwards. What is no JSON, which only
@@ -37,7 +43,7 @@ const (
 	tagLiteral = 'l' // the first letter of null, true, false
 	tagString  = '"'
 	tagInteger = 'i' // sign, and the magnitude in 8 bytes
-	tagFloat   = 'f' // the bits of a float64
+	tagFloat   = 'f' // a float64's rounded text
 	tagNumber  = 'n' // beyond a float64: its text
 	tagArray   = '['
 	tagObject  = '{'
@@ -174,15 +180,21 @@ func (r *reader) number(out []byte) []byte {
 		}
 	}
 	f, err := strconv.ParseFloat(string(text), 64)
-	switch {
-	case err != nil: // too large
+	if err != nil { // too large
 		return appendSized(append(out, tagNumber), text)
-	case f == math.Trunc(f) && f >= math.MinInt64 && f < 1<<64:
-		return appendInteger(out, f < 0, uint64(math.Abs(f)))
-	default:
-		return binary.BigEndian.AppendUint64(append(out, tagFloat), math.Float64bits(f))
 	}
+	var room [32]byte
+	rounded := strconv.AppendFloat(room[:0], f, 'e', floatDigits-1, 64)
+	// It may have become whole, or as large as infinity, which is no integer either.
+	f, _ = strconv.ParseFloat(string(rounded), 64)
+	if f == math.Trunc(f) && f >= math.MinInt64 && f < 1<<64 {
+		return appendInteger(out, f < 0, uint64(math.Abs(f)))
+	}
+	return appendSized(append(out, tagFloat), rounded)
 }
+
+// floatDigits are the significant digits of a number that is no integer.
+const floatDigits = 15
 
 func appendInteger(out []byte, negative bool, magnitude uint64) []byte {
 	sign := byte('+')

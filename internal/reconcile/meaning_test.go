@@ -3,8 +3,10 @@ package reconcile
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math"
 	"math/big"
+	"math/rand/v2"
 	"reflect"
 	"strconv"
 	"strings"
@@ -23,14 +25,22 @@ var meanings = [][]string{
 	{`0`, `-0`, `0.0`, `-0.0`, `0e5`, `1e-400`},
 	{`18446744073709551615`},
 	{`18446744073709551614`},
-	{`-9223372036854775808`, `-9.223372036854775808e18`, `-9223372036854775809`},
+	{`-9223372036854775808`},
+	{`-9.223372036854775808e18`, `-9223372036854775809`}, // below 64 bits the second, a float64 as the first
 	{`-9223372036854775807`},
-	{`9007199254740993`},                              // 2^53+1, which is no float64
-	{`9007199254740992`, `9007199254740993.0`},        // and MySQL makes one of the second
-	{`18446744073709551616`, `1.8446744073709552e19`}, // above 64 bits of the first as well
+	{`9007199254740993`}, // 2^53+1, which is no float64
+	{`9007199254740992`},
+	{`9007199254740990`, `9007199254740993.0`, `9.00719925474099e15`}, // and MySQL makes one of the second
+	{`18446744073709551616`, `1.8446744073709552e19`},                 // above 64 bits of the first as well
 	{`0.1`, `1e-1`, `0.10`},
-	{`0.30000000000000004`},
-	{`0.3`},
+	{`0.3`, `0.30000000000000004`, `0.29999999999999999`},
+	{`0.300000000000001`},
+	{`964.15`, `964.1500000000001`},
+	{`964`, `963.9999999999999`, `964.0000000000001`},
+	{`9088544342.69`, `9088544342.689999`},
+	{`9088544342.68999`},
+	{`-0.00123456789012345`, `-1.23456789012345e-3`},
+	{`1.7976931348623157e308`, `1.7976931348623155e308`},
 	{`1e400`},
 	{`1e401`},
 	{`"é"`, `"\u00e9"`, `"\u00E9"`},
@@ -65,6 +75,19 @@ var meanings = [][]string{
 	{`no JSON`},
 	{`{"a":1`},
 	{``},
+}
+
+// What was written with 15 digits survives a parser that is off by one float64, whatever the digits.
+func TestMeaningOfNeighbours(t *testing.T) {
+	for range 10_000 {
+		f, err := strconv.ParseFloat(fmt.Sprintf("%.15ge%d", 1+9*rand.Float64(), rand.IntN(60)-30), 64)
+		require.NoError(t, err)
+		written := strconv.AppendFloat(nil, f, 'e', -1, 64)
+		for _, towards := range []float64{math.Inf(-1), math.Inf(1)} {
+			next := strconv.AppendFloat(nil, math.Nextafter(f, towards), 'e', -1, 64)
+			require.Equal(t, meaningOf(written), meaningOf(next), "%s and %s", written, next)
+		}
+	}
 }
 
 func TestMeaning(t *testing.T) {
@@ -142,14 +165,15 @@ func plain(value any) any {
 			return numeral(n.String())
 		}
 		f, err := strconv.ParseFloat(v.String(), 64)
-		switch {
-		case err != nil:
+		if err != nil {
 			return numeral(v)
-		case f == math.Trunc(f) && math.Abs(f) < 1<<64:
+		}
+		rounded := fmt.Sprintf("%.15g", f)
+		if f, err = strconv.ParseFloat(rounded, 64); err == nil && f == math.Trunc(f) && f >= math.MinInt64 && f < 1<<64 {
 			n, _ := big.NewFloat(f).Int(nil)
 			return numeral(n.String())
 		}
-		return numeral(strconv.FormatFloat(f, 'g', -1, 64))
+		return numeral(rounded)
 	case []any:
 		for i := range v {
 			v[i] = plain(v[i])
