@@ -48,7 +48,8 @@ type Probe struct {
 
 	// Polled tells how far the ERP is polled, false where it is not; nil where it is not either.
 	Polled func(context.Context) (Poll, bool, error)
-	// Overlap is how much later than its own time a change may become visible in the ERP.
+	// Overlap is how much later than its own time a change may reach Kafka where the ERP is not polled: where
+	// it publishes by itself.
 	Overlap time.Duration
 
 	// steps remembers what the orders asked for last are stuck on.
@@ -62,6 +63,8 @@ type Poll struct {
 	ReadUntil time.Time `json:"read_until,omitzero"`
 	// Every is the time between two polls.
 	Every time.Duration `json:"-"`
+	// Overlap is how much later than its own time a change may become visible in the ERP.
+	Overlap time.Duration `json:"-"`
 	// Paused tells that the next poll waits for somebody.
 	Paused bool `json:"paused"`
 	// Late tells that polls should have come through since.

@@ -13,9 +13,8 @@ import (
 // merely on its way. It is the zero time while nothing is known, as before the first poll is through.
 //
 // Changes are published in the order in which they became visible, so what is behind the head of a
-// partition is at most the overlap older. Where nothing is polled it is the ERP that publishes, and how
-// long it takes for that is not known here. The clocks of the ERP and of ordersync are taken to agree to
-// within the overlap.
+// partition is at most the overlap older. An ERP that publishes by itself must not take longer than that
+// either. The clocks of the ERP and of ordersync are taken to agree to within the overlap.
 func (p *Probe) Horizons(ctx context.Context) (map[order.Channel]time.Time, error) {
 	// The poll before Kafka: what a completed poll has read is in the logs whose ends are then asked
 	// for. The other way round, a poll could publish in between.
@@ -28,33 +27,26 @@ func (p *Probe) Horizons(ctx context.Context) (map[order.Channel]time.Time, erro
 	if err != nil {
 		return nil, err
 	}
+	until, overlap := asked, p.Overlap
+	if polled {
+		until, overlap = earlier(asked, poll.ReadUntil), poll.Overlap
+	}
 	horizons := map[order.Channel]time.Time{}
 	for _, channel := range p.Topics {
-		horizons[channel] = asked
-		if polled {
-			horizons[channel] = earlier(asked, poll.readable(p.Overlap))
-		}
+		horizons[channel] = until
 	}
 	for _, b := range backlogs {
-		if b.head == nil {
-			continue
+		if b.head != nil {
+			channel := p.Topics[b.Topic]
+			horizons[channel] = earlier(horizons[channel], b.head.at)
 		}
-		at := b.head.at
-		if polled {
-			at = at.Add(-p.Overlap)
+	}
+	for channel, at := range horizons {
+		if !at.IsZero() {
+			horizons[channel] = at.Add(-overlap).UTC()
 		}
-		channel := p.Topics[b.Topic]
-		horizons[channel] = earlier(horizons[channel], at)
 	}
 	return horizons, nil
-}
-
-// readable is the time of the last change that the polls have surely read.
-func (p Poll) readable(overlap time.Duration) time.Time {
-	if p.ReadUntil.IsZero() {
-		return time.Time{}
-	}
-	return p.ReadUntil.Add(-overlap).UTC()
 }
 
 func (p *Probe) poll(ctx context.Context) (Poll, bool, error) {

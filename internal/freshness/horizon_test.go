@@ -52,10 +52,16 @@ func TestHorizons(t *testing.T) {
 	b.commit("online")
 	b.commit("store")
 
-	// What the last poll has not read is not known, and late commits are looked for in the overlap.
+	// An ERP that publishes by itself takes a while for it, also behind the head of a partition.
+	b.Overlap = time.Hour
+	assert.WithinDuration(t, time.Now().Add(-time.Hour), horizons()[order.Online], 10*time.Second)
+	b.publish("online", "1", `{"sync_id":1,"event":"order_updation","data":1,"occurred_at":"2026-01-02T03:04:05Z"}`)
+	assert.Equal(t, time.Date(2026, 1, 2, 2, 4, 5, 0, time.UTC), horizons()[order.Online])
+	b.commit("online")
+
+	// What the last poll has not read is not known, and late commits are looked for in its overlap.
 	read := time.Now().Add(-time.Hour).UTC()
-	b.Overlap = time.Minute
-	b.polled(freshness.Poll{ReadUntil: read})
+	b.polled(freshness.Poll{ReadUntil: read, Overlap: time.Minute})
 	h = horizons()
 	assert.Equal(t, read.Add(-time.Minute), h[order.Online])
 	assert.Equal(t, read.Add(-time.Minute), h[order.Store])

@@ -32,7 +32,9 @@ func TestPolled(t *testing.T) {
 	assert.False(t, polled, "there is no schedule")
 
 	queue := devtest.Name(t, "queue")
-	_, err = schedule.Apply(t.Context(), temporal, schedule.Settings{TaskQueue: queue, Every: time.Hour})
+	_, err = schedule.Apply(t.Context(), temporal, schedule.Settings{
+		TaskQueue: queue, Every: time.Hour, Poll: workflows.PollInput{Overlap: 17 * time.Minute},
+	})
 	require.NoError(t, err)
 	handle := temporal.ScheduleClient().GetHandle(t.Context(), schedule.Poll)
 	p, polled, err := probe.Polled(t.Context())
@@ -40,6 +42,7 @@ func TestPolled(t *testing.T) {
 	assert.True(t, polled)
 	assert.Zero(t, p.ReadUntil, "no poll is through")
 	assert.Equal(t, time.Hour, p.Every)
+	assert.Equal(t, 17*time.Minute, p.Overlap, "that of the schedule, whatever the worker's own ERP_OVERLAP is")
 
 	read := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	w := worker.New(temporal, queue, worker.Options{})

@@ -61,7 +61,7 @@ func (p *process) openERP(transport kafka.RoundTripper) (err error) {
 	p.closeLater("producers", func(context.Context) error { return errors.Join(p.polled.Close(), p.repaired.Close()) })
 	p.reconciler = reconcile.New(reconcile.Options{
 		ERP: p.erp, Target: p.target, Producer: p.repaired, Topics: p.cfg.Kafka.Topics,
-		Horizons: NewProbe(p.cfg, transport, p.temporal, p.target).Horizons, Grace: p.cfg.ERP.Overlap, Waiting: reconcile.WorkflowWaiting(p.temporal),
+		Horizons: NewProbe(p.cfg, transport, p.temporal, p.target).Horizons, Waiting: reconcile.WorkflowWaiting(p.temporal),
 		Registerer: p.metrics.Registry, Logger: p.log,
 	})
 	return nil

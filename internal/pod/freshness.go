@@ -40,7 +40,7 @@ func polled(ctx context.Context, temporal client.Client) (freshness.Poll, bool, 
 	if err != nil {
 		return freshness.Poll{}, false, err
 	}
-	p := freshness.Poll{ReadUntil: last.ReadUntil, Every: time.Duration(s.EverySeconds * float64(time.Second)), Paused: s.Paused}
+	p := freshness.Poll{ReadUntil: last.ReadUntil, Every: time.Duration(s.EverySeconds * float64(time.Second)), Overlap: s.Overlap, Paused: s.Paused}
 	if s.Running != nil && s.Running.Attempt > 1 {
 		p.Attempt, p.Error = s.Running.Attempt, s.Running.Error
 	}

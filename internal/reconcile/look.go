@@ -196,9 +196,9 @@ func (l *look) underway(ctx context.Context, candidates []string) (map[string]st
 // horizonAge is how old a horizon may be. An older one is as good, but puts more on its way.
 const horizonAge = 5 * time.Second
 
-// horizon gives each channel's. None is younger than the grace, or older than one before: what waits in
-// Kafka by now may be repairs, which are as old as the changes that they mend, and those the walk has
-// passed. It is told as progress before the page goes on to publish any.
+// horizon gives each channel's. None is older than one before: what waits in Kafka by now may be repairs,
+// which are as old as the changes that they mend, and those the walk has passed. It is told as progress
+// before the page goes on to publish any.
 func (w *walk) horizon(ctx context.Context) (func(order.Channel) time.Time, error) {
 	if asked := time.Now(); asked.Sub(w.asked) >= w.horizonAge {
 		horizons, err := w.horizons(ctx)
@@ -214,11 +214,10 @@ func (w *walk) horizon(ctx context.Context) (func(order.Channel) time.Time, erro
 		w.progress(w.Walk)
 	}
 	return func(c order.Channel) time.Time {
-		youngest := w.asked.Add(-w.grace)
-		if at, known := w.Horizons[c]; known && at.Before(youngest) {
+		if at, known := w.Horizons[c]; known {
 			return at
 		}
-		return youngest
+		return w.asked
 	}, nil
 }
 

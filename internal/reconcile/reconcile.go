@@ -43,10 +43,7 @@ type Options struct {
 	ERP      erp.Source
 	Target   *target.Target
 	Horizons Horizons // nil for none
-	// Grace is how long a change may take from the ERP to where the horizon knows of it: in an ERP that
-	// commits late, or that publishes by itself.
-	Grace   time.Duration
-	Waiting Waiting // nil where no workflow is asked
+	Waiting  Waiting  // nil where no workflow is asked
 	// Producer publishes repairs, each to a topic of its order's channel.
 	Producer *publish.Producer
 	Topics   map[string]order.Channel
@@ -60,7 +57,6 @@ type Reconciler struct {
 	erp      erp.Source
 	target   *target.Target
 	horizons Horizons
-	grace    time.Duration
 	waiting  Waiting
 	producer *publish.Producer
 	topics   map[order.Channel]string
@@ -73,7 +69,7 @@ type Reconciler struct {
 // New makes a Reconciler. It contacts nobody.
 func New(o Options) *Reconciler {
 	r := &Reconciler{
-		erp: o.ERP, target: o.Target, horizons: o.Horizons, grace: o.Grace, waiting: o.Waiting,
+		erp: o.ERP, target: o.Target, horizons: o.Horizons, waiting: o.Waiting,
 		producer: o.Producer, topics: map[order.Channel]string{}, metrics: newMetrics(o.Registerer), log: o.Logger,
 		horizonAge: horizonAge,
 	}

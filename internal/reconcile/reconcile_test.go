@@ -142,24 +142,6 @@ func TestNoHorizonYet(t *testing.T) {
 	require.Equal(t, "no poll of the ERP is through yet", f.Findings[0].Why)
 }
 
-// An ERP that publishes by itself takes a while for it, which no offset and no poll tells.
-func TestGrace(t *testing.T) {
-	b := setup(t, func(o *Options) {
-		o.Grace = time.Minute
-		o.Horizons = func(context.Context) (map[order.Channel]time.Time, error) {
-			return map[order.Channel]time.Time{order.Online: time.Now()}, nil
-		}
-	})
-	for id, age := range map[string]time.Duration{"1": 30 * time.Second, "2": 90 * time.Second, "3": -time.Hour} {
-		b.books.put(id, 1, data(1))
-		o := b.books.orders[id]
-		o.ChangedAt = time.Now().Add(-age)
-		b.books.orders[id] = o
-	}
-	want := map[string]order.Drift{"1": order.OnItsWay, "2": order.DriftMissing, "3": order.OnItsWay}
-	require.Equal(t, want, classes(t, b.run(walkOf(10))))
-}
-
 // What happens between the first look and the second.
 func TestSecondLook(t *testing.T) {
 	for name, tc := range map[string]struct {

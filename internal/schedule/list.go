@@ -23,7 +23,9 @@ type Schedule struct {
 	Workflow string `json:"workflow"`
 	// EverySeconds is the time between two runs; 0 where somebody gave it a calendar instead.
 	EverySeconds float64 `json:"every_seconds"`
-	Paused       bool    `json:"paused"`
+	// Overlap is how far before its last row a poll begins again; 0 for a schedule of anything else.
+	Overlap time.Duration `json:"-"`
+	Paused  bool          `json:"paused"`
 	// Note says who paused or resumed it, and why.
 	Note string `json:"note,omitempty"`
 	// NextAt is when the next run is due; zero while it is paused.
@@ -73,7 +75,7 @@ func Describe(ctx context.Context, c client.Client, id string) (Schedule, error)
 	if err != nil {
 		return Schedule{}, wrap(id, "read", err)
 	}
-	s := Schedule{ID: id, Skipped: d.Info.NumActionsSkippedOverlap}
+	s := Schedule{ID: id, Skipped: d.Info.NumActionsSkippedOverlap, Overlap: pollInput(d.Schedule.Action).Overlap}
 	if a, ok := d.Schedule.Action.(*client.ScheduleWorkflowAction); ok {
 		s.Workflow, _ = a.Workflow.(string)
 	}
