@@ -88,6 +88,9 @@ func describeReport(ctx workflow.Context, r ReconcileReport) {
 			fmt.Fprintf(&text, "- %s: %d\n", escape(string(class)), n)
 		}
 	}
+	if r.Rejected > 0 {
+		fmt.Fprintf(&text, "- not compared, as the ERP's row is no order: %d\n", r.Rejected)
+	}
 	fmt.Fprintf(&text, "\nwhich ones: %s\n\n\u00a0", code("ordersync reconcile --last"))
 	workflow.SetCurrentDetails(ctx, text.String())
 }

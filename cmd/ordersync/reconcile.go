@@ -44,7 +44,8 @@ under way, and follows it. It goes on if the command is interrupted. The finding
 --repair publishes the ERP's state of each order that is missing, stale or different as a new event, which
 takes the way of all events; the order's audit names it. The rest is for people to judge.
 
-The command fails if drift is left that was not repaired. Orders on their way and amended ones are none.`,
+The command fails if drift is left that was not repaired, or rows of the ERP could not be read. Orders on their
+way and amended ones are no drift.`,
 		Example: `  ordersync reconcile
   ordersync reconcile --repair && ordersync wait && ordersync reconcile
   ordersync reconcile --last -o json | jq -r '.findings[] | select(.class == "missing").sync_id'`,
@@ -65,7 +66,7 @@ The command fails if drift is left that was not repaired. Orders on their way an
 	c.Flags().BoolVar(&flags.follow, "follow", true, "wait for the end and print what was found")
 	c.Flags().BoolVar(&flags.last, "last", false, "show what the last one found, and start none")
 	c.Flags().StringVar(&flags.by, "by", "", "who does it, for the audit (default: user@host)")
-	c.Flags().IntVar(&flags.limit, "limit", 100, "print so many findings at most; all are counted")
+	c.Flags().IntVar(&flags.limit, "limit", 100, fmt.Sprintf("findings in the table at most; all are counted, and -o json has up to %d", order.MaxFindings))
 	c.Flags().IntVar(&flags.pageSize, "page-size", 0, fmt.Sprintf("orders compared at a time (default %d)", reconcile.DefaultPageSize))
 	return a.withOutput(c)
 }
@@ -171,6 +172,11 @@ func (a *app) reportReconcile(r workflows.ReconcileReport, limit int) error {
 	if r.Repaired > 0 {
 		a.note("%d repairs are published; follow them: %s, then compare again: %s", r.Repaired, a.hint("wait"), a.hint("reconcile"))
 	}
+	return errors.Join(a.leftDrift(r), a.leftUnread(r))
+}
+
+// leftDrift is what to do about drift that was not repaired.
+func (a *app) leftDrift(r workflows.ReconcileReport) error {
 	left := r.Unrepaired()
 	repairable := r.Counts[order.DriftMissing] + r.Counts[order.DriftStale] + r.Counts[order.DriftDifferent]
 	switch {
@@ -181,6 +187,15 @@ func (a *app) reportReconcile(r workflows.ReconcileReport, limit int) error {
 	default:
 		return fmt.Errorf("%d orders drifted that no repair mends", left)
 	}
+}
+
+// leftUnread is what to do about rows that could not be compared.
+func (a *app) leftUnread(r workflows.ReconcileReport) error {
+	if r.Rejected == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d rows of the ERP are no orders and were not compared, the first: %s; mend them there, or what lists its orders, then compare again: %s",
+		r.Rejected, shortened(r.FirstRejected, 100), a.hint("reconcile"))
 }
 
 func (a *app) printReconcile(out io.Writer, r workflows.ReconcileReport, limit int) error {

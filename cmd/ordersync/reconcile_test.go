@@ -116,10 +116,16 @@ func TestReconcileCommand(t *testing.T) {
 	require.NoError(t, r.err, r.stderr)
 	require.Contains(t, r.stdout, "10      agreeing")
 
+	// No drift, but who knows of what was not compared.
+	set(order.Reconciliation{Agreeing: 10, ERPOrders: 10, TargetOrders: 10, Rejected: 2, FirstRejected: `order "x": no data`, Counts: map[order.Drift]int64{}, Findings: []order.Finding{}}, open)
+	r = reconciled()
+	require.EqualError(t, r.err, `2 rows of the ERP are no orders and were not compared, the first: order "x": no data; mend them there, or what lists its orders, then compare again: ordersync reconcile`)
+
 	// Drift: a table, JSON, a failure that says what to do.
 	set(ends(), open)
 	r = reconciled("--repair")
 	require.ErrorContains(t, r.err, "4 orders drifted that no repair mends")
+	require.ErrorContains(t, r.err, `1 rows of the ERP are no orders and were not compared, the first: order "x": missing-field: no data; mend them there`)
 	for _, line := range []string{
 		"compared 10 orders of the ERP with 9 of the shop's",
 		"ORDER  CLASS       CHANNEL  ERP  SHOP  ERP TIME              WHAT TO DO",
