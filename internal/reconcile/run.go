@@ -67,26 +67,22 @@ func summary(in workflows.ReconcileInput) string {
 	return "compares both ends"
 }
 
-// newest finds the youngest run of a status.
+// newest finds the run of a status that began last, or ended last where it is one of ended runs: in that order
+// Temporal lists them.
 func newest(ctx context.Context, c client.Client, taskQueue string, status enumspb.WorkflowExecutionStatus) (Run, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
-		Query: fmt.Sprintf(`WorkflowType=%q AND ExecutionStatus=%q AND TaskQueue=%q`, workflows.ReconcileName, status, taskQueue),
+		PageSize: 1, Query: fmt.Sprintf(`WorkflowType=%q AND ExecutionStatus=%q AND TaskQueue=%q`, workflows.ReconcileName, status, taskQueue),
 	})
 	if err != nil {
 		return Run{}, fmt.Errorf("ask Temporal for the runs of %s: %w", workflows.ReconcileName, err)
 	}
-	var found Run
-	for _, info := range answer.GetExecutions() {
-		if at := info.GetStartTime().AsTime(); at.After(found.StartedAt) {
-			found = Run{WorkflowID: info.GetExecution().GetWorkflowId(), RunID: info.GetExecution().GetRunId(), StartedAt: at}
-		}
-	}
-	if found.RunID == "" {
+	if len(answer.GetExecutions()) == 0 {
 		return Run{}, ErrNone
 	}
-	return describe(ctx, c, found)
+	found := answer.GetExecutions()[0].GetExecution()
+	return describe(ctx, c, Run{WorkflowID: found.GetWorkflowId(), RunID: found.GetRunId()})
 }
 
 // describe reads what a run was asked to do from its history: that needs no worker.
