@@ -42,10 +42,10 @@ order strictly one after the other, thousands of orders side by side.
 
 This command runs the whole of it on one machine (dev), publishes events (simulate, load), tells
 when they have arrived (wait), shows an order (order), gets stuck ones going (blocked, retry, skip,
-amend), brings back what could not be applied (deadletter) or was lost on the way (replay), and proves
-that both ends agree (reconcile). Except for dev, commands take their servers from KAFKA_BROKERS,
-TEMPORAL_ADDRESS and MYSQL_DSN, and where those are not set from the file env in the directory of a running
-"ordersync dev" (--data-dir).`,
+amend), brings back what could not be applied (deadletter) or was lost on the way (replay), and compares
+the version and data of every order with the ERP's (reconcile). Except for dev, commands take their servers
+from KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, and where those are not set from the file env in the
+directory of a running "ordersync dev" (--data-dir).`,
 		Example: `  ordersync dev
   ordersync simulate 100 --seed 1 | ordersync load -
   ordersync wait`,

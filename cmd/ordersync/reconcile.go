@@ -30,8 +30,8 @@ func (a *app) reconcileCommand() *cobra.Command {
 		GroupID: "operate",
 		Short:   "Compare the ERP with the shop's database, order by order; repair what drifted",
 		Long: `Compares every order of the ERP with the shop's database and the other way round: versions, and data by
-its meaning. A workflow does it on a worker that has ERP_SOURCE; this command starts it, or joins the one
-under way, and follows it. It goes on if the command is interrupted. The findings:
+its meaning, but neither status nor invoices. A workflow does it on a worker that has ERP_SOURCE; this command
+starts it, or joins the one under way, and follows it. It goes on if the command is interrupted. The findings:
 
   missing     the shop lacks the order
   stale       the shop's version is below the ERP's
@@ -42,7 +42,9 @@ under way, and follows it. It goes on if the command is interrupted. The finding
   on_its_way  no drift yet: changed since the last poll or still in Kafka, or its workflow is not done
 
 --repair publishes the ERP's state of each order that is missing, stale or different as a new event, which
-takes the way of all events; the order's audit names it. The rest is for people to judge.
+takes the way of all events; the order's audit names it. The rest is for people to judge. If the ERP changes
+an order without versions just then, the repair may come after that change and put the older data back: the
+next comparison tells it as different.
 
 The command fails if drift is left that was not repaired, or rows of the ERP could not be read. Orders on their
 way and amended ones are no drift.`,
