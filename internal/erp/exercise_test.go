@@ -259,6 +259,7 @@ func TestSources(t *testing.T) {
 			fresh := of(t)
 			t.Run("equal times over page borders", func(t *testing.T) { equalTimes(t, fresh(t)) })
 			t.Run("late commits", func(t *testing.T) { lateCommits(t, fresh(t)) })
+			t.Run("late by a slow clock", func(t *testing.T) { lateBySlowClock(t, fresh(t)) })
 			t.Run("late during a long poll", func(t *testing.T) { lateDuringPoll(t, fresh(t)) })
 			t.Run("updated while paging", func(t *testing.T) { updatedWhilePaging(t, fresh(t)) })
 			t.Run("the future", func(t *testing.T) { theFuture(t, fresh(t)) })
@@ -314,6 +315,20 @@ func lateCommits(t *testing.T, s subject) {
 		got, place = again(t, source, place, time.Minute, 2)
 		require.Len(t, notes(got), 3)
 	}
+}
+
+// Changes get their times from a clock that is behind the ERP's by more than the overlap.
+func lateBySlowClock(t *testing.T, s subject) {
+	source := s.open(t)
+	behind := s.now(t).Add(-5 * time.Minute)
+	s.put(t, behind, 1, "first")
+	_, place := poll(t, source, "", 10)
+	commit := s.late(t, behind.Add(time.Millisecond), 2, "late")
+	s.put(t, behind.Add(2*time.Millisecond), 3, "younger")
+	_, place = again(t, source, place, time.Minute, 10)
+	commit()
+	got, _ := again(t, source, place, time.Minute, 10)
+	require.Contains(t, notes(got), noteData(2, "late"))
 }
 
 // A transaction that is open when a long poll passes its place, and committed before the next poll.

@@ -71,15 +71,15 @@ func (c httpCursor) visited(next string) bool {
 	return false
 }
 
-// rewind goes back along the trail, to the last step that everything had been committed before when
-// the poll began, given that nothing takes longer than overlap. Where no step is old enough that is
-// the first.
+// rewind goes back along the trail by overlap, from the place or from when the poll that came here began,
+// whichever is earlier: where the changes' times are behind the ERP's clock, one that becomes visible
+// late is behind it as well. Where no step is old enough it is the first.
 func (c httpCursor) rewind(overlap time.Duration) httpCursor {
 	begun := httpCursor{Kind: httpKind, step: c.step, Trail: c.Trail, Before: cmp.Or(c.Began, c.Before), Overlap: overlap.Microseconds()}
 	if overlap == 0 || c.Began == 0 {
 		return begun
 	}
-	return begun.backTo(c.Began - begun.Overlap)
+	return begun.backTo(min(c.Began, c.At) - begun.Overlap)
 }
 
 // backTo is the last step of a time or earlier; where none is, the first.
