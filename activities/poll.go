@@ -14,8 +14,8 @@ import (
 
 // Poller brings an ERP's changes to Kafka.
 type Poller interface {
-	// Poll does a stretch of a poll, and calls progress with the state after each page: there it can be
-	// taken up, and there it ends if the answer is false. Its errors are *order.Failure; one with a
+	// Poll does a stretch of a poll, and calls progress with the state after each page and where else it
+	// changes: there it can be taken up, and there it ends if the answer is false. Its errors are *order.Failure; one with a
 	// RetryAfter() time.Duration says when to go on.
 	Poll(ctx context.Context, task order.PollTask, progress func(order.PollState) bool) (order.PollState, error)
 }

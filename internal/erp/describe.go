@@ -66,7 +66,7 @@ func (s *sqlSource) describe(ctx context.Context, queries []*described, allowed 
 func (s *sqlSource) shapeOf(ctx context.Context, d *described, allowed []string, key string) (*shape, error) {
 	rows, err := s.db.QueryContext(ctx, "SELECT * FROM (\n"+d.text+"\n) AS q LIMIT 0")
 	if err != nil {
-		return nil, fmt.Errorf("query %s: %w", d.name, slow(err))
+		return nil, fmt.Errorf("query %s: %w", d.name, slow(ctx, err))
 	}
 	defer rows.Close()
 	types, err := rows.ColumnTypes()

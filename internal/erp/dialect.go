@@ -131,18 +131,26 @@ func parseTime(column []byte) (time.Time, error) {
 	return time.Parse(timeFormat, text)
 }
 
-// slow adds to the error of a statement that took too long what can be done.
-func slow(err error) error {
+// overdue tells whether a statement's error is that it took too long.
+func overdue(ctx context.Context, err error) bool {
 	var my *mysql.MySQLError
 	var pg *pgconn.PgError
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-	case errors.As(err, &my) && (my.Number == 1969 || my.Number == 3024): // MariaDB's and MySQL's time limit
-	case errors.As(err, &pg) && pg.Code == "57014": // query_canceled
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // and not a connection's own limit, of a server that is away
+		return true
+	case errors.As(err, &my):
+		return my.Number == 1969 || my.Number == 3024 // MariaDB's and MySQL's time limit
 	default:
+		return errors.As(err, &pg) && pg.Code == "57014" // query_canceled
+	}
+}
+
+// slow adds to the error of a statement that took too long what can be done.
+func slow(ctx context.Context, err error) error {
+	if !overdue(ctx, err) {
 		return err
 	}
-	return fmt.Errorf("%w (it took longer than ERP_TIMEOUT: does EXPLAIN show that a page uses an index? Then lower ERP_PAGE_SIZE or raise ERP_TIMEOUT)", err)
+	return fmt.Errorf("%w (it took longer than ERP_TIMEOUT: does EXPLAIN show that it uses an index? Then raise ERP_TIMEOUT)", err)
 }
 
 // now is the database's clock.

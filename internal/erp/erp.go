@@ -27,7 +27,8 @@ type Cursor string
 // Source is a system that can be polled. It may be used by several goroutines at once.
 type Source interface {
 	// Page reads the changes after a place. Its error is an *Unavailable where the source says when to
-	// ask again, and has ErrCursor in its chain where the place is none of the source's.
+	// ask again, and has ErrCursor in its chain where the place is none of the source's, ErrTooMuch where
+	// a lower limit may do.
 	Page(context.Context, Request) (Page, error)
 	// Rewind is where a poll begins whose predecessor came as far as at: some way before it, because a
 	// change may become visible later than one with a younger timestamp.

@@ -65,14 +65,13 @@ func openHTTP(o Options) (Source, error) {
 	}
 	s.client = &http.Client{
 		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: dialTimeout}).DialContext,
-			TLSHandshakeTimeout:   dialTimeout,
-			ResponseHeaderTimeout: o.Timeout,
-			MaxConnsPerHost:       maxConns,
-			MaxIdleConnsPerHost:   maxConns,
-			IdleConnTimeout:       time.Minute,
-			ForceAttemptHTTP2:     true,
+			Proxy:               http.ProxyFromEnvironment,
+			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSHandshakeTimeout: dialTimeout,
+			MaxConnsPerHost:     maxConns,
+			MaxIdleConnsPerHost: maxConns,
+			IdleConnTimeout:     time.Minute,
+			ForceAttemptHTTP2:   true,
 		},
 		CheckRedirect: sameHost,
 	}
@@ -132,7 +131,7 @@ func (s *httpSource) get(ctx context.Context, path string, parameters url.Values
 		if errors.As(err, &quoting) {
 			err = quoting.Err
 		}
-		return answer{}, fmt.Errorf("%s: %w", where, err)
+		return answer{}, fmt.Errorf("%s: %w", where, late(ctx, err))
 	}
 	defer response.Body.Close()
 	at := asked
@@ -146,11 +145,19 @@ func (s *httpSource) get(ctx context.Context, path string, parameters url.Values
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return answer{}, fmt.Errorf("%s: read the answer: %w", where, err)
+		return answer{}, fmt.Errorf("%s: read the answer: %w", where, late(ctx, err))
 	case len(body) > maxAnswer:
-		return answer{}, fmt.Errorf("%s: the answer has more than %d MiB; lower ERP_PAGE_SIZE", where, maxAnswer>>20)
+		return answer{}, fmt.Errorf("%s: the answer has more than %d MiB: %w", where, maxAnswer>>20, ErrTooMuch)
 	}
 	return answer{body: body, at: at}, nil
+}
+
+// late is the error of an answer that did not come, or not to its end.
+func late(ctx context.Context, err error) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: it took longer than ERP_TIMEOUT: %w", ErrTooMuch, err)
 }
 
 // refused is the error of any status but 200.

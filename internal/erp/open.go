@@ -50,6 +50,10 @@ const defaultTimeout = 30 * time.Second
 // source of another kind, or from a later version.
 var ErrCursor = errors.New("not a place in this source")
 
+// ErrTooMuch is in the chain of the error of a page that is too large, or took longer than the timeout: one of
+// fewer rows may do.
+var ErrTooMuch = errors.New("too much for one page")
+
 // Open prepares a source without contacting it, so that it succeeds while the ERP is down. Its error
 // tells every problem, one a line, and quotes no secret.
 func Open(o Options) (Source, error) {

@@ -155,7 +155,10 @@ func (s *sqlSource) earliest(ctx context.Context, streams []*stream, r Request, 
 		for candidate.empty() && !candidate.ended {
 			if err := s.read(ctx, candidate, r, m); err != nil {
 				candidate.forget()
-				return nil, fmt.Errorf("query %s: %w", candidate.name, slow(err))
+				if overdue(ctx, err) {
+					err = fmt.Errorf("%w: %w", ErrTooMuch, slow(ctx, err))
+				}
+				return nil, fmt.Errorf("query %s: %w", candidate.name, err)
 			}
 		}
 		if !candidate.empty() && (first == nil || candidate.before(first)) {

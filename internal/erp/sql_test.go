@@ -418,7 +418,9 @@ func TestSessions(t *testing.T) {
 			write = row(d, map[string]string{"sync_id": "touch()"})
 		} else {
 			d.exec(t, "CREATE FUNCTION touch() RETURNS INT BEGIN INSERT INTO touched VALUES (1); RETURN 1; END")
-			sleep = row(d, map[string]string{"version": "1 + BENCHMARK(1000000000000, MD5('x'))"})
+			d.exec(t, "CREATE TABLE numbers (n INT)") // of a constant it would take as long to tell the columns
+			d.exec(t, "INSERT INTO numbers VALUES (1)")
+			sleep = row(d, map[string]string{"version": "1 + BENCHMARK(1000000000000, MD5(n))"}) + " FROM numbers"
 			write = row(d, map[string]string{"sync_id": "touch()"})
 		}
 		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", write)})
@@ -426,10 +428,11 @@ func TestSessions(t *testing.T) {
 		require.Error(t, err)
 		require.Regexp(t, "(?i)read.only", err.Error())
 
-		source = openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", sleep), Timeout: 500 * time.Millisecond})
+		source = openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", sleep), Timeout: 2 * time.Second})
 		began := time.Now()
 		_, err = source.Page(t.Context(), erp.Request{Limit: 1})
 		require.ErrorContains(t, err, "raise ERP_TIMEOUT")
+		require.ErrorIs(t, err, erp.ErrTooMuch)
 		require.Less(t, time.Since(began), 10*time.Second)
 		// And the server does not go on with it.
 		running := map[string]string{

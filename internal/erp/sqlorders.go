@@ -78,7 +78,7 @@ func (s *sqlSource) eachOrder(ctx context.Context, shape *shape, condition strin
 	defer func() {
 		if err != nil {
 			s.orders.forget()
-			err = fmt.Errorf("query %s: %w", s.orders.name, slow(err))
+			err = fmt.Errorf("query %s: %w", s.orders.name, slow(ctx, err))
 		}
 	}()
 	rows, err := s.db.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM (\n%s\n) AS q WHERE %s",

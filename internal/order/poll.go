@@ -25,6 +25,9 @@ type PollState struct {
 	Anew bool `json:"anew,omitempty"`
 	// KnownUntil is the ChangedUntil it began with: rows beyond it cannot have been read before.
 	KnownUntil time.Time `json:"known_until,omitzero"`
+	// PageSize is the number of rows of a page where that is fewer than the task's, which were too much for
+	// the source. The next poll tries twice as many.
+	PageSize int `json:"page_size,omitempty"`
 	// More tells that the end of the source is not reached yet.
 	More bool `json:"more,omitempty"`
 	// FirstBad says why the first row that is no event is none.

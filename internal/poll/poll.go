@@ -63,8 +63,8 @@ func New(o Options) *Poller {
 }
 
 // Poll does a stretch of a poll: it reads and publishes pages until the end of the source, or until the
-// stretch has taken long enough, when the state says that there is more. progress is told the state after
-// each page, and whether to go on is its answer. The error is an *order.Failure; what progress was told
+// stretch has taken long enough, when the state says that there is more. progress is told the state whenever
+// it has changed, and whether to go on is its answer. The error is an *order.Failure; what progress was told
 // stays true.
 //
 // A cursor that is none of the source's counts as lost: polling begins anew. That takes time, and is
@@ -97,8 +97,14 @@ func (p *Poller) poll(ctx context.Context, task order.PollTask, progress func(or
 		if page.err != nil {
 			return s.state, unavailable("read a page of the ERP's changes", page.err)
 		}
-		if err := s.publish(ctx, page); err != nil {
-			return s.state, err
+		if !page.tooMuch {
+			if err := s.publish(ctx, page); err != nil {
+				return s.state, err
+			}
+		}
+		s.state.PageSize = 0
+		if page.limit < s.task.PageSize {
+			s.state.PageSize = page.limit
 		}
 		if !progress(s.state) || !s.state.More || time.Now().After(until) {
 			break
@@ -123,7 +129,8 @@ type stretch struct {
 func (s *stretch) begin(ctx context.Context) error {
 	last := s.task.State
 	s.state = order.PollState{
-		Cursor: last.Cursor, From: last.From, ReadUntil: last.ReadUntil,
+		PageSize: 2 * last.PageSize,
+		Cursor:   last.Cursor, From: last.From, ReadUntil: last.ReadUntil,
 		ChangedUntil: last.ChangedUntil, KnownUntil: last.ChangedUntil, BadBefore: last.Bad,
 		StartedAt: time.Now().UTC(), More: true, Anew: last.Cursor == "",
 	}
@@ -147,30 +154,54 @@ func (s *stretch) begin(ctx context.Context) error {
 type fetched struct {
 	erp.Page
 	asked time.Time
-	err   error
+	limit int // the rows that it may have
+	// tooMuch tells that there is no page, as one of more than limit rows was too much for the source.
+	tooMuch bool
+	err     error
 }
 
+// morePages is how many smaller pages are read before one of twice as many rows is tried: seldom enough
+// where that is too much again, and often enough where an outage only looked like that.
+const morePages = 10
+
 // read reads page after page. It is one page ahead of who takes them, and ends with the source's last
-// page, an error or ctx.
+// page, an error or ctx. Where a page is too much for the source, it goes on with half as many rows; the
+// state takes that along, so that an attempt after this one does not begin with what takes too long.
 func (s *stretch) read(ctx context.Context, pages chan<- fetched) {
 	defer close(pages)
 	request := erp.Request{After: erp.Cursor(s.state.Cursor), Until: s.task.Until, Limit: s.task.PageSize}
+	if s.state.PageSize != 0 {
+		request.Limit = min(request.Limit, s.state.PageSize)
+	}
+	smaller := 0
 	for {
-		asked := time.Now().UTC()
-		page, err := s.Source.Page(ctx, request)
-		if err == nil && page.More && page.Next == request.After {
+		next := fetched{asked: time.Now().UTC()}
+		next.Page, next.err = s.Source.Page(ctx, request)
+		switch {
+		case errors.Is(next.err, erp.ErrTooMuch) && request.Limit > 1 && ctx.Err() == nil:
+			s.Logger.WarnContext(ctx, "the ERP is asked for a smaller page", "rows", request.Limit/2, "error", next.err)
+			next.tooMuch, next.err = true, nil
+			request.Limit, smaller = request.Limit/2, 0
+		case next.err == nil && next.More && next.Next == request.After:
 			// It would be read for ever.
-			err = fmt.Errorf("the ERP says that there is more after %q, and that it is read from there", request.After)
+			next.err = fmt.Errorf("the ERP says that there is more after %q, and that it is read from there", request.After)
 		}
+		next.limit = request.Limit
 		select {
-		case pages <- fetched{Page: page, asked: asked, err: err}:
+		case pages <- next:
 		case <-ctx.Done():
 			return
 		}
-		if err != nil || !page.More {
+		switch {
+		case next.tooMuch:
+			continue
+		case next.err != nil || !next.More:
 			return
 		}
-		request.After = page.Next
+		request.After = next.Next
+		if smaller++; smaller == morePages {
+			request.Limit, smaller = min(2*request.Limit, s.task.PageSize), 0
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -244,6 +245,52 @@ func TestAnOutageOfTheERP(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 250, state.Published)
 	require.Len(t, b.records(t, "online"), 250)
+}
+
+// A page is too large, or takes too long. Smaller ones are asked for, and more again after some of them.
+func TestAPageThatIsTooMuch(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 800)...)
+	b.most = 30
+	var sizes []int
+	state, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool {
+		if n := len(sizes); n == 0 || sizes[n-1] != s.PageSize {
+			sizes = append(sizes, s.PageSize)
+		}
+		return true
+	})
+	require.NoError(t, err)
+	require.Equal(t, []int{50, 25}, sizes)
+	require.EqualValues(t, 800, state.Published)
+	require.EqualValues(t, 32, state.Pages)
+	require.Equal(t, 2+3, strings.Count(b.log.String(), "a smaller page"), "after each ten of them a larger one is tried")
+
+	// What is known to do is begun with by another attempt, and tried for more by another poll.
+	attempt := task(state)
+	attempt.Begin, attempt.State.Cursor = false, ""
+	b.most = 0
+	again, err := b.Poll(t.Context(), attempt, func(order.PollState) bool { return false })
+	require.NoError(t, err)
+	require.EqualValues(t, state.Read+25, again.Read)
+	require.Equal(t, 25, again.PageSize)
+	next := b.poll(t, order.PollState{PageSize: 25})
+	require.Zero(t, next.PageSize, "nothing was too much any more")
+	require.EqualValues(t, 10+3, next.Pages, "ten of 50 rows, and of 100 each")
+}
+
+func TestASourceForWhichOneRowIsTooMuch(t *testing.T) {
+	b := setup(t)
+	b.add(changes(t, 10)...)
+	b.before = func(int) error { return fmt.Errorf("page: %w", erp.ErrTooMuch) }
+	var reached order.PollState
+	_, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool { reached = s; return true })
+	require.ErrorIs(t, err, erp.ErrTooMuch)
+	var failure *order.Failure
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, poll.ERPUnavailable, failure.Type)
+	require.Equal(t, 1, reached.PageSize)
+	b.before = nil
+	require.EqualValues(t, 10, b.poll(t, reached).Published)
 }
 
 // The next page is read while one is published, and no further.

@@ -42,6 +42,8 @@ type source struct {
 	pages int
 	// before is called before each page, without the lock.
 	before func(page int) error
+	// most is how many rows of a page are not too much; 0 for any.
+	most int
 }
 
 type row struct {
@@ -88,6 +90,9 @@ func (s *source) Page(_ context.Context, r erp.Request) (erp.Page, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.most != 0 && r.Limit > s.most {
+		return erp.Page{}, fmt.Errorf("%d rows: %w", r.Limit, erp.ErrTooMuch)
+	}
 	at, n, err := parse(r.After)
 	if err != nil {
 		return erp.Page{}, err
