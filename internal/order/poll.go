@@ -17,6 +17,9 @@ type PollState struct {
 	// too large. What is read again in the overlap has its dead letter already.
 	Bad       []string `json:"bad,omitempty"`
 	BadBefore []string `json:"bad_before,omitempty"`
+	// BadUntil and BadBeforeUntil are times up to which either has not all of them; zero where it has.
+	BadUntil       time.Time `json:"bad_until,omitzero"`
+	BadBeforeUntil time.Time `json:"bad_before_until,omitzero"`
 
 	// What follows is about this poll alone.
 

@@ -4,7 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"ordersync/internal/erp"
@@ -34,27 +35,58 @@ func noTopic(row erp.Row) string {
 	return fmt.Sprintf("the ERP's row is of channel %q, for which KAFKA_TOPICS names no topic", row.Event.Channel)
 }
 
-// maxBad bounds the bad rows that are remembered. The oldest are forgotten, and get a second letter if
-// they are read again.
+// maxBad bounds the bad rows that are remembered. Of more within the overlap the oldest are forgotten, and the
+// time up to which they changed is remembered instead: what is read again of that time or before counts as told.
+// So no number of them is told again and again, and of those that become visible late only such a one gets
+// no letter that is older than the youngest maxBad. Rows that tell no time have no such bound.
 const maxBad = 1000
 
-// badRows are the rows that have a dead letter already, by their digests.
+// badRows are the rows that have a dead letter already.
 type badRows struct {
-	known map[string]bool // those of the poll before too
+	// known are their digests, those of the poll before too, and whether now has them.
+	known map[string]bool
 	// now are those of this poll, in the order in which they came. The next one remembers no others:
 	// what this one has not read again is out of its reach.
-	now []string
+	now []badRow
+	// until is the time up to which this poll has forgotten some, before that of the poll before.
+	until, before time.Time
+	// knownUntil and asked are what readBefore goes by.
+	knownUntil, asked time.Time
 }
 
-func newBadRows(state order.PollState) badRows {
-	b := badRows{now: slices.Clone(state.Bad)}
-	if n := len(state.Bad) + len(state.BadBefore); n > 0 {
-		b.known = make(map[string]bool, n)
+// badRow is written as its digest and the time of its change, if it has one.
+type badRow struct {
+	digest string
+	at     time.Time
+}
+
+func (r badRow) String() string {
+	if r.at.IsZero() {
+		return r.digest
 	}
-	for _, all := range [][]string{state.Bad, state.BadBefore} {
-		for _, d := range all {
-			b.known[d] = true
-		}
+	return r.digest + "/" + strconv.FormatInt(r.at.UnixMicro(), 36)
+}
+
+func parseBadRow(text string) badRow {
+	digest, at, _ := strings.Cut(text, "/")
+	micros, err := strconv.ParseInt(at, 36, 64)
+	if err != nil {
+		return badRow{digest: digest}
+	}
+	return badRow{digest, time.UnixMicro(micros).UTC()}
+}
+
+func newBadRows(state order.PollState, asked time.Time) badRows {
+	b := badRows{
+		known: make(map[string]bool, len(state.Bad)+len(state.BadBefore)),
+		until: state.BadUntil, before: state.BadBeforeUntil, knownUntil: state.KnownUntil, asked: asked,
+	}
+	for _, text := range state.BadBefore {
+		b.known[parseBadRow(text).digest] = false
+	}
+	for _, text := range state.Bad {
+		row := parseBadRow(text)
+		b.now, b.known[row.digest] = append(b.now, row), true
 	}
 	return b
 }
@@ -63,26 +95,44 @@ func (b *badRows) any() bool { return len(b.known) > 0 }
 
 // again tells whether a row has its letter, and remembers it further if so.
 func (b *badRows) again(row erp.Row) bool {
-	d := badDigest(row)
-	if !b.known[d] {
+	if _, ok := b.known[badDigest(row)]; !ok {
 		return false
 	}
-	if !slices.Contains(b.now, d) {
-		b.now = append(b.now, d)
+	b.add(row)
+	return true
+}
+
+// forgotten tells whether a row that is bad has its letter by its time, and remembers it further if so.
+func (b *badRows) forgotten(row erp.Row) bool {
+	if row.ChangedAt.IsZero() || row.ChangedAt.After(b.before) || !readBefore(row, b.knownUntil, b.asked) {
+		return false
 	}
+	b.add(row)
 	return true
 }
 
 func (b *badRows) add(row erp.Row) {
-	if b.known == nil {
-		b.known = map[string]bool{}
-	}
 	d := badDigest(row)
-	b.known[d] = true
-	b.now = append(b.now, d)
+	if !b.known[d] {
+		b.now, b.known[d] = append(b.now, badRow{d, row.ChangedAt}), true
+	}
 }
 
-func (b *badRows) seen() []string { return b.now[max(0, len(b.now)-maxBad):] }
+// seen are those that the state remembers, and the time up to which it does not.
+func (b *badRows) seen() ([]string, time.Time) {
+	forgotten := max(0, len(b.now)-maxBad)
+	until := b.until
+	for _, row := range b.now[:forgotten] {
+		if row.at.After(until) {
+			until = row.at.UTC()
+		}
+	}
+	var all []string
+	for _, row := range b.now[forgotten:] {
+		all = append(all, row.String())
+	}
+	return all, until
+}
 
 // badDigest is the same for the same row read again.
 func badDigest(row erp.Row) string {

@@ -138,6 +138,7 @@ func (s *stretch) begin(ctx context.Context) error {
 	var err error
 	switch {
 	case !s.state.Anew:
+		s.state.BadBeforeUntil = last.BadUntil
 		if cursor, err = s.Source.Rewind(ctx, erp.Cursor(last.Cursor), s.task.Overlap); err != nil {
 			return unavailable("go back by the overlap", err)
 		}

@@ -376,7 +376,47 @@ func TestBadRowsAreBounded(t *testing.T) {
 	state := b.poll(t, order.PollState{})
 	require.EqualValues(t, 1200, state.Rejected)
 	require.Len(t, state.Bad, 1000)
-	require.EqualValues(t, 1000, b.poll(t, state).Repeated)
+	for range 3 { // however often
+		state = b.poll(t, state)
+		require.EqualValues(t, 1200, state.Repeated)
+		require.Zero(t, state.Rejected)
+		require.Len(t, state.Bad, 1000)
+	}
+	require.Len(t, b.records(t, "online"), 1200)
+
+	// What is new has its letter, also what becomes visible late or is not of the oldest; and what was mended
+	// is published.
+	late := b.rows[0].Row
+	late.Value, late.ChangedAt = []byte(`{"sync_id":"late"}`), start.Add(500*time.Millisecond)
+	changed := late
+	changed.Value, changed.ChangedAt = []byte(`{"sync_id":"changed"}`), start.Add(2*time.Second)
+	b.add(late, changed, change(t, "mended", 1, start.Add(time.Millisecond)))
+	state = b.poll(t, state)
+	require.EqualValues(t, 1200, state.Repeated)
+	require.EqualValues(t, 2, state.Rejected)
+	require.EqualValues(t, 1, state.Published)
+}
+
+// Rows that are too large for their topic are known by being refused.
+func TestLargeRowsAreBounded(t *testing.T) {
+	b := setup(t)
+	large := func(n int) erp.Row {
+		row := change(t, fmt.Sprint(n), 1, start.Add(time.Duration(n)*time.Millisecond))
+		noise := make([]byte, 1<<20)
+		_, _ = rand.Read(noise)
+		row.Value = append(row.Value[:len(row.Value)-1], []byte(`,"x":"`+hex.EncodeToString(noise)+`"}`)...)
+		return row
+	}
+	b.add(large(1), large(2))
+	state := b.poll(t, order.PollState{})
+	require.EqualValues(t, 2, state.Rejected)
+	// As if they were followed by so many others that they had to be forgotten.
+	state.Bad, state.BadUntil = nil, start.Add(2*time.Millisecond)
+	b.add(large(3))
+	state = b.poll(t, state)
+	require.EqualValues(t, 2, state.Repeated)
+	require.EqualValues(t, 1, state.Rejected)
+	require.Len(t, b.records(t, letters), 3)
 }
 
 // A ledger that is away does not keep the ERP's changes from Kafka.

@@ -32,7 +32,7 @@ type batch struct {
 
 // publish deals with a page. If any of it fails, all of it is to be done again.
 func (s *stretch) publish(ctx context.Context, page fetched) error {
-	b := &batch{bad: newBadRows(s.state)}
+	b := &batch{bad: newBadRows(s.state, page.asked)}
 	rows, err := s.sift(ctx, page, &b.counts)
 	if err != nil {
 		return err
@@ -74,7 +74,8 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 // the starter makes a dead letter of it, which can be mended and replayed from its place in Kafka. What
 // has no topic goes to the dead-letter topic directly. Either happens once for each row.
 func (b *batch) add(row erp.Row, topic string, asked time.Time) {
-	if (row.Rejected != nil || topic == "" || b.bad.any()) && b.bad.again(row) {
+	bad := row.Rejected != nil || topic == ""
+	if (bad || b.bad.any()) && b.bad.again(row) || bad && b.bad.forgotten(row) {
 		b.counts.Repeated++
 		return
 	}
@@ -98,6 +99,10 @@ func (b *batch) add(row erp.Row, topic string, asked time.Time) {
 
 // refuse takes a row for a dead letter that its topic did not take.
 func (b *batch) refuse(row erp.Row, topic string, asked time.Time, why error) {
+	if row.Rejected == nil && b.bad.forgotten(row) {
+		b.counts.Repeated++
+		return
+	}
 	letter := letterOf(row, asked, fmt.Sprintf("%d bytes are more than the topic %s takes: %v", len(row.Value), topic, why))
 	if row.Rejected == nil {
 		letter.Reason = order.ValueTooLarge
@@ -148,14 +153,15 @@ func (s *stretch) write(ctx context.Context, messages []kafka.Message) (map[int]
 // moved takes a page into the state, as it is dealt with.
 func (s *stretch) moved(page fetched, b *batch) {
 	state := &s.state
-	state.Cursor, state.More, state.Bad = string(page.Next), page.More, b.bad.seen()
+	state.Cursor, state.More = string(page.Next), page.More
+	state.Bad, state.BadUntil = b.bad.seen()
 	for _, row := range page.Rows {
 		if row.ChangedAt.After(state.ChangedUntil) && !row.ChangedAt.After(page.asked.Add(farAhead)) {
 			state.ChangedUntil = row.ChangedAt.UTC()
 		}
 	}
 	if !page.More {
-		state.ReadUntil, state.BadBefore = page.asked, nil
+		state.ReadUntil, state.BadBefore, state.BadBeforeUntil = page.asked, nil, time.Time{}
 	}
 	if state.FirstBad == "" {
 		state.FirstBad = b.firstBad

@@ -40,7 +40,7 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 		case !s.state.Anew && s.recent.has(key):
 			counts.Known++
 			continue
-		case s.state.Anew, !row.ChangedAt.After(s.state.KnownUntil), row.ChangedAt.After(page.asked.Add(farAhead)):
+		case s.state.Anew, readBefore(row, s.state.KnownUntil, page.asked):
 			ask = append(ask, key)
 		}
 		rows = append(rows, row)
@@ -60,6 +60,11 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 		left = append(left, row)
 	}
 	return left, nil
+}
+
+// readBefore tells whether a row may have been read by the polls before one that began with knownUntil.
+func readBefore(row erp.Row, knownUntil, asked time.Time) bool {
+	return !row.ChangedAt.After(knownUntil) || row.ChangedAt.After(asked.Add(farAhead))
 }
 
 func (s *stretch) known(ctx context.Context, keys []target.EventKey) (map[target.EventKey]target.Entry, error) {
