@@ -86,6 +86,10 @@ func (p *Poller) poll(ctx context.Context, task order.PollTask, progress func(or
 		if err := s.begin(ctx); err != nil {
 			return task.State, err
 		}
+		// Attempts that get no further began with this one: that bounds how long the ledger is waited for.
+		if !progress(s.state) {
+			return s.state, nil
+		}
 	}
 	reading, stop := context.WithCancel(ctx)
 	pages := make(chan fetched)

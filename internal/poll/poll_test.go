@@ -32,7 +32,7 @@ func TestPagesAreReadToTheEndOfTheSource(t *testing.T) {
 		return true
 	})
 	require.NoError(t, err)
-	require.Equal(t, []int64{100, 200, 250}, pages)
+	require.Equal(t, []int64{0, 100, 200, 250}, pages)
 	require.Equal(t, order.PollCounts{Pages: 3, Read: 250, Published: 250}, state.PollCounts)
 	require.Equal(t, rows[249].ChangedAt, state.ChangedUntil)
 	require.True(t, state.Anew)
@@ -51,7 +51,7 @@ func TestPagesAreReadToTheEndOfTheSource(t *testing.T) {
 func TestAStretchEndsAndGoesOn(t *testing.T) {
 	b := setup(t)
 	b.add(changes(t, 250)...)
-	state, err := b.Poll(t.Context(), task(order.PollState{}), func(order.PollState) bool { return false })
+	state, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool { return s.Pages == 0 })
 	require.NoError(t, err)
 	require.True(t, state.More)
 	require.Zero(t, state.ReadUntil)
@@ -162,8 +162,8 @@ func TestAPageThatFailsHalfWay(t *testing.T) {
 	})
 	step := task(order.PollState{})
 	step.PageSize = 1500
-	told := 0
-	_, err := b.Poll(t.Context(), step, func(order.PollState) bool { told++; return true })
+	told := int64(0)
+	_, err := b.Poll(t.Context(), step, func(s order.PollState) bool { told = s.Pages; return true })
 	var failure *order.Failure
 	require.ErrorAs(t, err, &failure)
 	require.Equal(t, poll.KafkaUnavailable, failure.Type)
@@ -260,7 +260,7 @@ func TestAPageThatIsTooMuch(t *testing.T) {
 		return true
 	})
 	require.NoError(t, err)
-	require.Equal(t, []int{50, 25}, sizes)
+	require.Equal(t, []int{0, 50, 25}, sizes)
 	require.EqualValues(t, 800, state.Published)
 	require.EqualValues(t, 32, state.Pages)
 	require.Equal(t, 2+3, strings.Count(b.log.String(), "a smaller page"), "after each ten of them a larger one is tried")
@@ -300,6 +300,9 @@ func TestReadingIsOnePageAhead(t *testing.T) {
 	var asked atomic.Int64
 	b.before = func(int) error { asked.Add(1); return nil }
 	state, err := b.Poll(t.Context(), task(order.PollState{}), func(s order.PollState) bool {
+		if s.Pages == 0 {
+			return true // it has only begun
+		}
 		next := min(s.Pages+1, 10)
 		devtest.Eventually(t, 5*time.Second, func() error {
 			if asked.Load() < next {
@@ -436,13 +439,24 @@ func TestWithoutTheLedger(t *testing.T) {
 
 	// Where all would be published again, the ledger is worth a wait, but not for ever.
 	anew := task(order.PollState{})
-	_, err = b.Poll(t.Context(), anew, on)
+	attempt := func() error { // takes up what the one before it told, as an activity does
+		_, err := b.Poll(t.Context(), anew, func(s order.PollState) bool {
+			anew.State, anew.Begin = s, false
+			return true
+		})
+		return err
+	}
 	var failure *order.Failure
-	require.ErrorAs(t, err, &failure)
+	require.ErrorAs(t, attempt(), &failure)
 	require.Equal(t, poll.LedgerUnavailable, failure.Type)
-	anew.Begin, anew.State = false, order.PollState{Anew: true, StartedAt: time.Now().Add(-time.Hour)}
-	state, err := b.Poll(t.Context(), anew, on)
-	require.NoError(t, err)
+	began := anew.State.StartedAt
+	require.ErrorAs(t, attempt(), &failure)
+	require.Equal(t, poll.LedgerUnavailable, failure.Type)
+	require.Equal(t, began, anew.State.StartedAt, "the wait is not begun anew")
+	require.False(t, began.IsZero())
+	anew.State.StartedAt = began.Add(-time.Hour)
+	require.NoError(t, attempt())
+	state := anew.State
 	require.EqualValues(t, 101, state.Published)
 }
 
