@@ -48,10 +48,16 @@ type Options struct {
 // Poller polls one source. It may be used by several goroutines at once.
 type Poller struct {
 	Options
+	polling, backfilling way
+}
+
+// way is how the rows of polls, or of backfills, which have topics of their own, get to Kafka.
+type way struct {
+	// turn is for a page at a time: an attempt that Temporal has given up may still be at one.
+	turn sync.Mutex
+	// recent are the rows that went here. What a backfill has published waits at its rate, also where it is so
+	// young that no poll has read it.
 	recent recent
-	// A page of polls and one of backfills, which have topics of their own, are published at a time. An
-	// attempt that Temporal has given up may still be at it.
-	polling, backfilling sync.Mutex
 }
 
 // New makes a Poller. It contacts nobody.
@@ -127,6 +133,13 @@ type stretch struct {
 	state order.PollState
 	// blind tells that the ledger did not answer, and is not asked any more.
 	blind bool
+}
+
+func (s *stretch) way() *way {
+	if s.task.Backfill {
+		return &s.backfilling
+	}
+	return &s.polling
 }
 
 // begin finds the place where a poll begins.

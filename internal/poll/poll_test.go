@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 
 	"ordersync/internal/devstack/devtest"
@@ -146,8 +147,14 @@ func TestARowFromTheFuture(t *testing.T) {
 	require.Equal(t, order.PollCounts{Pages: 1, Read: 4, Known: 4}, second.PollCounts)
 }
 
-// Half of a page fails. It is published again as a whole, and no older event comes after a newer one.
+// Half of a page fails. The rest is published, by another process all of it again, and no older event comes
+// after a newer one.
 func TestAPageThatFailsHalfWay(t *testing.T) {
+	t.Run("the same process", func(t *testing.T) { failHalfWay(t, false) })
+	t.Run("another process", func(t *testing.T) { failHalfWay(t, true) })
+}
+
+func failHalfWay(t *testing.T, restarted bool) {
 	b := setup(t)
 	const orders, each = 30, 60
 	for i := range orders * each {
@@ -162,20 +169,26 @@ func TestAPageThatFailsHalfWay(t *testing.T) {
 	})
 	step := task(order.PollState{})
 	step.PageSize = 1500
-	told := int64(0)
-	_, err := b.Poll(t.Context(), step, func(s order.PollState) bool { told = s.Pages; return true })
+	var begun order.PollState
+	_, err := b.Poll(t.Context(), step, func(s order.PollState) bool { begun = s; return true })
 	var failure *order.Failure
 	require.ErrorAs(t, err, &failure)
 	require.Equal(t, poll.KafkaUnavailable, failure.Type)
-	require.Zero(t, told, "the cursor has not moved")
+	require.Zero(t, begun.Pages, "the cursor has not moved")
 	before := len(b.records(t, "online"))
 	require.Positive(t, before, "some of the page was acknowledged")
 
+	wanted := orders * each
+	step.State, step.Begin = begun, false
+	if restarted {
+		b.restart(t)
+		wanted += before
+	}
 	state, err := b.Poll(t.Context(), step, on)
 	require.NoError(t, err)
-	require.EqualValues(t, orders*each, state.Published)
+	require.EqualValues(t, orders*each, state.Published+state.Known)
 	records := b.records(t, "online")
-	require.Len(t, records, before+orders*each)
+	require.Len(t, records, wanted)
 	newest := map[string]string{}
 	seen := map[string]bool{}
 	for _, r := range records {
@@ -189,6 +202,56 @@ func TestAPageThatFailsHalfWay(t *testing.T) {
 		newest[e.SyncID] = string(e.Data)
 	}
 	require.Len(t, seen, orders*each)
+}
+
+// The dead-letter topic is gone. What else a page has gets to Kafka once, and each letter when it is back.
+func TestWithoutTheDeadLetterTopic(t *testing.T) {
+	for _, backfill := range []bool{false, true} {
+		t.Run(fmt.Sprintf("backfill=%t", backfill), func(t *testing.T) {
+			b := setup(t)
+			nowhere := change(t, "nowhere", 1, start)
+			nowhere.Event.Channel = order.International
+			b.add(changes(t, 50)...)
+			b.add(nowhere, erp.Row{
+				Event: order.Event{Channel: order.Online}, Value: []byte(`{"sync_id":1}`), ChangedAt: start,
+				Rejected: &order.Rejection{Reason: order.UnknownEvent, Detail: "no such event"},
+			})
+			topic := "online"
+			if backfill {
+				topic = "online.backfill"
+			}
+			client := &kafka.Client{Addr: kafka.TCP(b.kafka.Brokers()...)}
+			_, err := client.DeleteTopics(t.Context(), &kafka.DeleteTopicsRequest{Topics: []string{letters}})
+			require.NoError(t, err)
+			attempt := task(order.PollState{})
+			attempt.Backfill = backfill
+			try := func() error { // takes up what the one before it told, as an activity does
+				_, err := b.Poll(t.Context(), attempt, func(s order.PollState) bool {
+					attempt.State, attempt.Begin = s, false
+					return true
+				})
+				return err
+			}
+			for range 3 {
+				require.Error(t, try())
+				require.Len(t, b.records(t, topic), 51)
+			}
+			_, err = client.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{
+				Topics: []kafka.TopicConfig{{Topic: letters, NumPartitions: 3, ReplicationFactor: 1}},
+			})
+			require.NoError(t, err)
+			devtest.Eventually(t, 20*time.Second, try, "the letter is written")
+			require.Len(t, b.records(t, topic), 51)
+			require.Len(t, b.records(t, letters), 1)
+			require.Equal(t, order.PollCounts{Pages: 1, Read: 52, Known: 50, Rejected: 2, DeadLettered: 1}, attempt.State.PollCounts)
+			require.Len(t, attempt.State.Bad, 2, "neither gets another letter")
+
+			// What somebody has read again from the beginning goes to Kafka again, where the ledger does not know it.
+			attempt.State, attempt.Begin = order.PollState{}, true
+			require.NoError(t, try())
+			require.Len(t, b.records(t, topic), 102)
+		})
+	}
 }
 
 // The worker dies with a page in Kafka that no heartbeat tells of.
@@ -454,6 +517,8 @@ func TestWithoutTheLedger(t *testing.T) {
 	require.Equal(t, poll.LedgerUnavailable, failure.Type)
 	require.Equal(t, began, anew.State.StartedAt, "the wait is not begun anew")
 	require.False(t, began.IsZero())
+	b.restart(t)
+	b.Ledger = away
 	anew.State.StartedAt = began.Add(-time.Hour)
 	require.NoError(t, attempt())
 	state := anew.State

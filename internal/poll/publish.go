@@ -11,7 +11,6 @@ import (
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
-	"ordersync/internal/target"
 )
 
 // publishTime is how long a page may take to be published, with the producer's own attempts. Its dead
@@ -23,16 +22,30 @@ type batch struct {
 	messages []kafka.Message
 	// rows are those of the messages.
 	rows    []erp.Row
-	letters []order.DeadLetter
+	letters []letter
+	// told tells whether an attempt before this one has seen to the letter of a row.
+	told func(erp.Row) bool
 	// bad are the rows that are no events or too large, of before too.
 	bad      badRows
 	firstBad string
 	counts   order.PollCounts
 }
 
-// publish deals with a page. If any of it fails, all of it is to be done again.
+// letter is a dead letter and the row it tells of.
+type letter struct {
+	order.DeadLetter
+	row erp.Row
+}
+
+// publish deals with a page. If any of it fails, the page is to be dealt with again; what was acknowledged is
+// remembered, and left out then. Of an order that is its first events, by what publish.Producer promises, so
+// that the rest still comes in order.
 func (s *stretch) publish(ctx context.Context, page fetched) error {
-	b := &batch{bad: newBadRows(s.state, page.asked)}
+	recent := &s.way().recent
+	b := &batch{
+		bad:  newBadRows(s.state, page.asked),
+		told: func(row erp.Row) bool { return recent.has(letterDigest(row), s.state.StartedAt) },
+	}
 	rows, err := s.sift(ctx, page, &b.counts)
 	if err != nil {
 		return err
@@ -44,27 +57,30 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 	for _, row := range rows {
 		b.add(row, topics[row.Event.Channel], page.asked)
 	}
-	refused, err := s.write(ctx, b.messages)
-	if err != nil {
-		return &order.Failure{Type: KafkaUnavailable, Err: err}
-	}
-	for i, row := range b.rows {
-		if why := refused[i]; why != nil {
-			b.refuse(row, b.messages[i].Topic, page.asked, why)
-		} else if row.Rejected == nil {
+	failures, err := s.write(ctx, b.messages)
+	for i, failure := range failures {
+		switch row := b.rows[i]; {
+		case failure != nil:
+		case row.Rejected != nil:
+			recent.add(letterDigest(row))
+		default:
+			recent.add(eventDigest(row))
 			b.counts.Published++
 		}
 	}
-	for _, letter := range b.letters {
-		if err := s.Producer.DeadLetter(ctx, letter); err != nil {
-			return &order.Failure{Type: KafkaUnavailable, Err: err}
+	if err != nil {
+		return &order.Failure{Type: KafkaUnavailable, Err: err}
+	}
+	for i, failure := range failures {
+		if failure != nil {
+			b.refuse(b.rows[i], b.messages[i].Topic, page.asked, failure)
 		}
 	}
-	for i, row := range b.rows {
-		// What a backfill has published waits at its rate, also where it is so young that no poll has read it.
-		if row.Rejected == nil && refused[i] == nil && !s.task.Backfill {
-			s.recent.add(target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID})
+	for _, letter := range b.letters {
+		if err := s.Producer.DeadLetter(ctx, letter.DeadLetter); err != nil {
+			return &order.Failure{Type: KafkaUnavailable, Err: err}
 		}
+		recent.add(letterDigest(letter.row))
 	}
 	s.moved(page, b)
 	return nil
@@ -79,15 +95,17 @@ func (b *batch) add(row erp.Row, topic string, asked time.Time) {
 		b.counts.Repeated++
 		return
 	}
-	if row.Rejected != nil {
+	switch {
+	case row.Rejected != nil:
 		b.reject(row, row.Rejected.Error())
+	case bad:
+		b.reject(row, noTopic(row))
 	}
-	if topic == "" {
-		letter := letterOf(row, asked, noTopic(row))
-		if row.Rejected == nil {
-			b.reject(row, letter.Detail)
-		}
-		b.letters = append(b.letters, letter)
+	switch {
+	case bad && b.told(row):
+		return
+	case topic == "":
+		b.letters = append(b.letters, letter{letterOf(row, asked, noTopic(row)), row})
 		return
 	}
 	m := kafka.Message{Topic: topic, Value: row.Value}
@@ -103,12 +121,14 @@ func (b *batch) refuse(row erp.Row, topic string, asked time.Time, why error) {
 		b.counts.Repeated++
 		return
 	}
-	letter := letterOf(row, asked, fmt.Sprintf("%d bytes are more than the topic %s takes: %v", len(row.Value), topic, why))
+	l := letterOf(row, asked, fmt.Sprintf("%d bytes are more than the topic %s takes: %v", len(row.Value), topic, why))
 	if row.Rejected == nil {
-		letter.Reason = order.ValueTooLarge
-		b.reject(row, letter.Detail)
+		l.Reason = order.ValueTooLarge
+		b.reject(row, l.Detail)
 	}
-	b.letters = append(b.letters, letter)
+	if !b.told(row) {
+		b.letters = append(b.letters, letter{l, row})
+	}
 }
 
 func (b *batch) reject(row erp.Row, why string) {
@@ -119,35 +139,31 @@ func (b *batch) reject(row erp.Row, why string) {
 	}
 }
 
-// write hands back what the brokers refuse for its size, by the index of the message; any other failure
-// is an error.
-func (s *stretch) write(ctx context.Context, messages []kafka.Message) (map[int]error, error) {
+// write hands back the failures of the messages, nil for one that was acknowledged. Any but that a message
+// is too large is an error as well. There are none where it is not known what was acknowledged.
+func (s *stretch) write(ctx context.Context, messages []kafka.Message) (publish.Errors, error) {
 	if len(messages) == 0 {
 		return nil, nil
 	}
-	turn := &s.polling
-	if s.task.Backfill {
-		turn = &s.backfilling
-	}
+	turn := &s.way().turn
 	turn.Lock()
 	defer turn.Unlock()
 	limited, cancel := context.WithTimeout(ctx, publishTime)
 	defer cancel()
 	err := s.Producer.Publish(limited, messages...)
-	var each publish.Errors
-	if !errors.As(err, &each) {
+	var failures publish.Errors
+	switch {
+	case err == nil:
+		return make(publish.Errors, len(messages)), nil
+	case !errors.As(err, &failures):
 		return nil, err
 	}
-	refused := map[int]error{}
-	for i, failure := range each {
-		switch {
-		case publish.TooLarge(failure):
-			refused[i] = failure
-		case failure != nil:
-			return nil, err
+	for _, failure := range failures {
+		if failure != nil && !publish.TooLarge(failure) {
+			return failures, err
 		}
 	}
-	return refused, nil
+	return failures, nil
 }
 
 // moved takes a page into the state, as it is dealt with.

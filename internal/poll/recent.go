@@ -3,47 +3,58 @@ package poll
 import (
 	"crypto/sha256"
 	"sync"
+	"time"
 
+	"ordersync/internal/erp"
 	"ordersync/internal/target"
 )
 
-// recent are events that were published lately and acknowledged: Kafka has them, whatever the ledger
-// says. An order that is stuck would else be sent the same event with every poll of the overlap. It is
-// forgotten with the process, which costs nothing but that.
+// recent are rows that were published lately and acknowledged: Kafka has them, whatever the ledger
+// says. An order that is stuck would else be sent the same event with every poll of the overlap, and all that a
+// page has published with every attempt at the rest of it. It is forgotten with the process, which
+// costs nothing but that.
 type recent struct {
 	mu sync.Mutex
-	// now is filled until it is full, and becomes before. Both together are the last events.
-	now, before map[digest]struct{}
+	// now is filled until it is full, and becomes before. Both together are the last rows, and when they
+	// were acknowledged, in nanoseconds since 1970.
+	now, before map[digest]int64
 }
 
-// recentEvents is how many are remembered at least: an overlap of a minute at 1,000 events a second.
-const recentEvents = 60_000
+// recentRows is how many are remembered at least: an overlap of a minute at 1,000 events a second.
+const recentRows = 60_000
 
-// digest stands for an event. Two events of the same digest would be taken for one; at 128 bits there are none.
+// digest stands for a row. Two rows of the same digest would be taken for one; at 128 bits there are none.
 type digest [16]byte
 
-func digestOf(key target.EventKey) digest {
+// eventDigest is that of an event which is published.
+func eventDigest(row erp.Row) digest {
+	key := target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID}
 	sum := sha256.Sum256(append(key.ID[:], key.SyncID...))
 	return digest(sum[:16])
 }
 
-func (r *recent) has(key target.EventKey) bool {
-	d := digestOf(key)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.now[d]; ok {
-		return true
-	}
-	_, ok := r.before[d]
-	return ok
+// letterDigest is that of a row whose dead letter is written, or made of it by the starter.
+func letterDigest(row erp.Row) digest {
+	sum := sha256.Sum256([]byte("letter of " + badDigest(row)))
+	return digest(sum[:16])
 }
 
-func (r *recent) add(key target.EventKey) {
-	d := digestOf(key)
+// has tells whether a row was acknowledged at a time or later.
+func (r *recent) has(d digest, since time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now == nil || len(r.now) >= recentEvents {
-		r.now, r.before = make(map[digest]struct{}), r.now
+	at, ok := r.now[d]
+	if !ok {
+		at, ok = r.before[d]
 	}
-	r.now[d] = struct{}{}
+	return ok && (since.IsZero() || at >= since.UnixNano())
+}
+
+func (r *recent) add(d digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == nil || len(r.now) >= recentRows {
+		r.now, r.before = make(map[digest]int64), r.now
+	}
+	r.now[d] = time.Now().UnixNano()
 }

@@ -30,6 +30,11 @@ const (
 func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCounts) ([]erp.Row, error) {
 	rows := make([]erp.Row, 0, len(page.Rows))
 	var ask []target.EventKey
+	recent, since := &s.way().recent, time.Time{}
+	if s.state.Anew {
+		// Somebody may have had it begin anew because Kafka has lost what it had acknowledged.
+		since = s.state.StartedAt
+	}
 	for _, row := range page.Rows {
 		key := target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID}
 		switch {
@@ -37,7 +42,7 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 		case s.task.Backfill && !row.Event.Versioned():
 			counts.Unversioned++
 			continue
-		case !s.state.Anew && s.recent.has(key):
+		case recent.has(eventDigest(row), since):
 			counts.Known++
 			continue
 		case s.state.Anew, readBefore(row, s.state.KnownUntil, page.asked):
