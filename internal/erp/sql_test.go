@@ -408,6 +408,22 @@ func TestColumnsChangeWhileRunning(t *testing.T) {
 	})
 }
 
+// Ids that the database takes for equal need another collation, as docs/ERP.md says.
+func TestIDsThatDifferInCase(t *testing.T) {
+	d := databases[erp.MySQL](t)
+	d.exec(t, "CREATE TABLE cased (code VARCHAR(8) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci)")
+	d.exec(t, "INSERT INTO cased VALUES ('A'), ('a'), ('B'), ('b')")
+	query := row(d, map[string]string{"sync_id": "code", "id": "code COLLATE utf8mb4_bin"}) + " FROM cased"
+	for limit := 1; limit <= 3; limit++ {
+		rows, _ := poll(t, openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, "q.sql", query)}), "", limit)
+		var ids []string
+		for _, row := range rows {
+			ids = append(ids, row.Event.SyncID)
+		}
+		require.ElementsMatch(t, []string{"A", "B", "a", "b"}, ids)
+	}
+}
+
 func TestSessions(t *testing.T) {
 	each(t, func(t *testing.T, d database) {
 		d.exec(t, "CREATE TABLE touched (n INT)")
