@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -101,7 +102,8 @@ func (r Reader) SpansIfAny(ctx context.Context, topic string, since time.Time) (
 
 // PassCommitted leaves of each span what a group has not committed: what its members have not handed
 // over yet. A group that has none for a partition, or none that its log holds, as after the topic was
-// made anew, begins at the log's start, as the starter does.
+// made anew, begins at the log's start, as the starter does. Members that have gone past the end of a
+// span since it was looked up leave nothing of it.
 func (r Reader) PassCommitted(ctx context.Context, group string, spans []Span) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -139,11 +141,32 @@ func (r Reader) PassCommitted(ctx context.Context, group string, spans []Span) e
 		if !ok {
 			return fmt.Errorf("ask Kafka for the offsets of group %s: the answer lacks a partition of topic %s", group, s.Topic)
 		}
-		if offset >= s.First && offset <= s.End {
-			s.First = offset
+		if offset > s.End {
+			end, err := r.end(ctx, s.Topic, s.Partition)
+			if err != nil {
+				return err
+			}
+			if offset > end {
+				continue
+			}
+			offset = s.End
 		}
+		s.First = max(s.First, offset)
 	}
 	return nil
+}
+
+// end is where a partition's log ends now.
+func (r Reader) end(ctx context.Context, topic string, partition int) (int64, error) {
+	now, err := r.Spans(ctx, topic, time.Time{})
+	if err != nil {
+		return 0, err
+	}
+	i := slices.IndexFunc(now, func(s Span) bool { return s.Partition == partition })
+	if i < 0 {
+		return 0, fmt.Errorf("topic %s: partition %d is gone", topic, partition)
+	}
+	return now[i].End, nil
 }
 
 // Head is the first record of a span, and whether there is one: offsets may be of transaction

@@ -106,3 +106,46 @@ func TestMergeFailsWithAPartition(t *testing.T) {
 	_, err = r.Spans(t.Context(), "nonsense", time.Time{})
 	require.ErrorContains(t, err, "topic nonsense does not exist; create it with `ordersync setup`")
 }
+
+// What a group has not committed is what is left of a span, also where its members have moved on or the
+// topic was made anew between one question and the next.
+func TestPassCommitted(t *testing.T) {
+	r := fill(t, map[int][]int{0: {1, 4, 5}, 1: {2, 9, 3}, 2: {7, 8, 9}})
+	c := kafka.Client{Addr: kafka.TCP(r.Brokers...), Transport: r.Transport}
+	commit := func(offsets map[int]int64) {
+		t.Helper()
+		var commits []kafka.OffsetCommit
+		for partition, offset := range offsets {
+			commits = append(commits, kafka.OffsetCommit{Partition: partition, Offset: offset})
+		}
+		answer, err := c.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: "group", GenerationID: -1, Topics: map[string][]kafka.OffsetCommit{topic: commits}})
+		require.NoError(t, err)
+		for _, p := range answer.Topics[topic] {
+			require.NoError(t, p.Error)
+		}
+	}
+	// left is what is left of spans that end below what has been published since.
+	left := func(since time.Time, ends map[int]int64) map[int][2]int64 {
+		t.Helper()
+		spans, err := r.Spans(t.Context(), topic, since)
+		require.NoError(t, err)
+		for i, s := range spans {
+			if end, ok := ends[s.Partition]; ok {
+				spans[i].End = end
+			}
+		}
+		require.NoError(t, r.PassCommitted(t.Context(), "group", spans))
+		found := map[int][2]int64{}
+		for _, s := range spans {
+			found[s.Partition] = [2]int64{s.First, s.End}
+		}
+		return found
+	}
+	require.Equal(t, map[int][2]int64{0: {0, 3}, 1: {0, 3}, 2: {0, 3}}, left(time.Time{}, nil), "no such group")
+	commit(map[int]int64{0: 1, 1: 3})
+	require.Equal(t, map[int][2]int64{0: {1, 3}, 1: {3, 3}, 2: {0, 3}}, left(time.Time{}, nil))
+	require.Equal(t, map[int][2]int64{0: {2, 3}, 1: {3, 3}, 2: {0, 3}}, left(at(5), nil), "a span that begins above the offset keeps its beginning")
+	require.Equal(t, map[int][2]int64{0: {1, 3}, 1: {2, 2}, 2: {0, 3}}, left(time.Time{}, map[int]int64{1: 2}), "the group has gone past the end")
+	commit(map[int]int64{2: 4})
+	require.Equal(t, [2]int64{0, 3}, left(time.Time{}, nil)[2], "the topic was made anew")
+}
