@@ -26,7 +26,7 @@ func (a *app) waitCommand() *cobra.Command {
 		Long: `Reads everything that is in the topics of the channels and of their backfills now and waits until each
 of those events is in the ledger of the shop's database, in the dead-letter topic, or behind an order
 that is blocked. The events themselves are ticked off, not their number. One that ` + "`ordersync deadletter replay`" + `
-has sent again is not waited for: what became of it says ` + "`ordersync order ID`" + `.
+has sent again is waited for, unless its value was corrected: ` + "`ordersync order ID`" + ` tells of that.
 
 Then it says what became of them. Events without duplicates (events published before) are the sum of
 applied, stale, skipped, dead letters and blocked. The rate is over the events in the ledger, from the

@@ -353,3 +353,7 @@ func original(l Letter) json.RawMessage {
 
 // Corrected tells whether a letter was replayed with another value than its own.
 func (l Letter) Corrected() bool { return l.State == Replayed && len(l.Action.Original) > 0 }
+
+// SentAsItWas tells whether a letter was replayed with its own value: its event is on its way again, under the
+// identity that it has in its topic.
+func (l Letter) SentAsItWas() bool { return l.State == Replayed && !l.Corrected() }

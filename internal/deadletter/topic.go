@@ -93,6 +93,48 @@ func (t Topic) scan(ctx context.Context, since time.Time, progress func(done, to
 	})
 }
 
+// Follow hands take the letters that have come since the last time, each with its value and with its state as
+// of now. next has for each partition the offset to go on at; it is empty at first, and moved on.
+func (t Topic) Follow(ctx context.Context, next map[int]int64, take func(Letter) error) error {
+	spans, err := t.Reader.Spans(ctx, t.Name, time.Time{})
+	if err != nil {
+		return err
+	}
+	var chunk []Letter
+	bytes := 0
+	flush := func() error {
+		letters := chunk
+		chunk, bytes = nil, 0
+		if err := t.look(ctx, letters); err != nil {
+			return err
+		}
+		for _, l := range letters {
+			if err := take(l); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, s := range spans {
+		s.First = max(s.First, next[s.Partition])
+		err := t.Reader.Read(ctx, s, func(m kafka.Message) error {
+			chunk, bytes = append(chunk, read(m)), bytes+len(m.Value)
+			if len(chunk) < chunkLetters && bytes < chunkBytes {
+				return nil
+			}
+			return flush()
+		})
+		if err == nil {
+			err = flush()
+		}
+		if err != nil {
+			return err
+		}
+		next[s.Partition] = s.End
+	}
+	return nil
+}
+
 // look sets the letters' states.
 func (t Topic) look(ctx context.Context, letters []Letter) error {
 	keys := make([]target.ActionKey, 0, 2*len(letters))

@@ -224,7 +224,7 @@ func (r *run) readDeadLetters(ctx context.Context) error {
 	}
 	r.buried = map[record]bool{}
 	for _, l := range letters {
-		if l.Problem == nil && (l.State != deadletter.Replayed || l.Corrected()) {
+		if l.Problem == nil && !l.SentAsItWas() {
 			r.buried[recordOf(l.Source)] = true
 		}
 	}

@@ -1,10 +1,10 @@
 // Package settle tells when everything published is settled: in the ledger, in the dead-letter
-// topic, or behind an order that is blocked. It ticks the events themselves off, by their identity;
+// topic and not sent again from there as it was, or behind an order that is blocked. It ticks the events themselves off, by their identity;
 // counts would agree by accident while one event is lost and another applied twice.
 //
 //	topics ──records──> Tally <──ledger rows── target
 //	                      ^ ^──blocked orders── Temporal
-//	                      └────dead letters──── dead-letter topic
+//	                      └────dead letters──── dead-letter topic, audit
 package settle
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
+	"ordersync/internal/deadletter"
 	"ordersync/internal/order"
-	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/topics"
 )
@@ -227,38 +227,30 @@ func (w *waiter) settled(ctx context.Context) (bool, error) {
 
 // readDeadLetters reads what the dead-letter topic has that is new.
 func (w *waiter) readDeadLetters(ctx context.Context) error {
-	spans, err := w.reader.Spans(ctx, w.DeadLetterTopic, time.Time{})
-	if err != nil {
+	letters := deadletter.Topic{Name: w.DeadLetterTopic, Reader: w.reader, Target: w.Target}
+	if err := letters.Follow(ctx, w.lettersRead, w.deadLetter); err != nil {
 		return err
-	}
-	for _, s := range spans {
-		if next, ok := w.lettersRead[s.Partition]; ok {
-			s.First = max(s.First, next)
-		}
-		if err := w.reader.Read(ctx, s, w.deadLetter); err != nil {
-			return err
-		}
-		w.lettersRead[s.Partition] = s.End
 	}
 	w.tally.TickDeadLetters()
 	w.progress()
 	return nil
 }
 
-// deadLetter notes a dead letter by the place its headers name and the event its value holds. One
-// that somebody else wrote, without such headers, is passed over.
-func (w *waiter) deadLetter(m kafka.Message) error {
-	l, err := publish.ReadLetter(m)
-	if err != nil {
+// deadLetter notes a dead letter by the place its headers name and the event its value holds. Passed over
+// are one that somebody else wrote, without such headers, and one that was sent again as it was: its
+// event is under way, and the ledger tells. What was sent again with a corrected value may be another event,
+// so that the letter stays what became of its record.
+func (w *waiter) deadLetter(l deadletter.Letter) error {
+	if l.Problem != nil || l.SentAsItWas() {
 		return nil
 	}
 	e, err := order.Decode(order.Record{
-		Topic: l.Source.Topic, Partition: l.Source.Partition, Offset: l.Source.Offset, Timestamp: l.Source.ReceivedAt, Value: m.Value,
+		Topic: l.Source.Topic, Partition: l.Source.Partition, Offset: l.Source.Offset, Timestamp: l.Source.ReceivedAt, Value: l.Value,
 	}, w.channels[l.Source.Topic])
 	if err != nil {
-		w.tally.DeadLetter(m.Time, l.Source, nil)
+		w.tally.DeadLetter(l.WrittenAt, l.Source, nil)
 		return nil
 	}
-	w.tally.DeadLetter(m.Time, l.Source, &e)
+	w.tally.DeadLetter(l.WrittenAt, l.Source, &e)
 	return nil
 }

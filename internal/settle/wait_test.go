@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
@@ -12,12 +13,16 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/deadletter"
 	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/intake"
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/topics"
+	"ordersync/workflows"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -230,6 +235,65 @@ func TestWaitCountsBackfills(t *testing.T) {
 	assert.Equal(t, 2, s.Applied)
 	assert.Equal(t, 1, s.DeadLetters)
 	assert.Zero(t, s.P99)
+}
+
+// A letter settles what it stands for until it is sent again as it was: then its event is under way. What was
+// sent with a corrected value is another event.
+func TestWaitForReplayedLetters(t *testing.T) {
+	b := setup(t)
+	temporal, err := client.Dial(client.Options{
+		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: slog.New(slog.DiscardHandler),
+	})
+	require.NoError(t, err)
+	t.Cleanup(temporal.Close)
+	var replayed order.Event
+	for _, m := range b.publish(creation(1), creation(2), creation(3)) {
+		b.letter(m)
+		if e, err := b.decode(m); assert.NoError(t, err) && e.SyncID == "2" {
+			replayed = e
+		}
+	}
+	letters := deadletter.Topic{
+		Name: b.options.DeadLetterTopic, Target: b.target,
+		Reader: topics.Reader{Brokers: b.options.Brokers, Transport: b.options.Transport},
+	}
+	replay := deadletter.Replay{
+		Topic: letters, Channels: b.options.Topics, Temporal: temporal,
+		// No worker takes from this queue.
+		Sender: intake.NewSender(temporal, devtest.Name(t, "queue"), workflows.Settings{Rules: workflows.Rules, HoldWindow: time.Minute, IdleTimeout: time.Hour}),
+	}
+	of := func(syncID string) deadletter.Filter { return deadletter.Filter{Orders: []string{syncID}} }
+	discarded, err := letters.Discard(t.Context(), of("1"), replay.Who, nil)
+	require.NoError(t, err)
+	require.Equal(t, 1, discarded.Discarded)
+	sent, err := replay.Run(t.Context(), of("2"))
+	require.NoError(t, err)
+	require.Equal(t, 1, sent.Sent)
+	replay.Value = []byte(`{"sync_id":3,"event":"order_creation","version":2,"data":{}}`)
+	sent, err = replay.Run(t.Context(), of("3"))
+	require.NoError(t, err)
+	require.Equal(t, 1, sent.Sent)
+
+	given, giveUp := context.WithCancelCause(t.Context())
+	defer giveUp(nil)
+	b.options.Progress = func(p Progress) {
+		if !p.Reading && p.Done == 2 {
+			giveUp(errors.New("the time is up"))
+		}
+	}
+	s, err := Wait(given, b.options)
+	require.EqualError(t, err, "the time is up")
+	assert.Equal(t, 2, s.DeadLetters)
+	require.Len(t, s.Waiting, 1)
+	assert.Equal(t, "2", s.Waiting[0].SyncID)
+
+	_, err = b.target.Apply(t.Context(), order.Step{Event: replayed})
+	require.NoError(t, err)
+	b.options.Progress = nil
+	s, err = b.wait()
+	require.NoError(t, err)
+	assert.Equal(t, 1, s.Applied)
+	assert.Equal(t, 2, s.DeadLetters)
 }
 
 func TestWaitSaysWhichTopicIsMissing(t *testing.T) {
