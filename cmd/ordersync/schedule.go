@@ -56,14 +56,17 @@ func (a *app) scheduleApplyCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "apply [--from T] [--every D] [--reconcile-every D]",
 		Short: "Make the schedules, or change those that are there",
-		Long: `Makes the schedule that polls the ERP, or changes the one that is there: interval, overlap and page size,
-from ERP_POLL_INTERVAL, ERP_OVERLAP and ERP_PAGE_SIZE or the flags. It may be repeated. A paused schedule
-stays paused, and polling goes on where it is.
+		Long: `Makes the schedule that polls the ERP, or changes the one that is there. Interval, overlap and page size
+are what the flags say; else ERP_POLL_INTERVAL, ERP_OVERLAP and ERP_PAGE_SIZE where they are set; else what
+the schedule has already; else the defaults. It may be repeated. A paused schedule stays paused, and
+polling goes on where it is.
 
 The first poll reads everything that the ERP has, or what has changed since --from. Given later, another
---from makes polling begin anew at that time; what has arrived already is left out.
+--from makes polling begin anew at that time; what has arrived already is left out. A --from such as 720h is
+another time whenever it is typed: it does not belong into a script that runs with every deployment.
 
-With --reconcile-every, the comparison of both ends gets a schedule too.`,
+With --reconcile-every, the comparison of both ends gets a schedule too. It goes on to repair, or not to,
+until --repair or --repair=false says otherwise.`,
 		Example: `  ordersync schedule apply
   ordersync schedule apply --from 2026-01-01 --every 1m
   ordersync schedule apply --reconcile-every 24h`,
@@ -78,7 +81,7 @@ With --reconcile-every, the comparison of both ends gets a schedule too.`,
 				return fmt.Errorf("--page-size %d: give a number from 1 to %d", flags.pageSize, maxPageSize)
 			case flags.reconcileEvery != 0 && flags.reconcileEvery < time.Minute:
 				return fmt.Errorf("--reconcile-every %v: give a duration of 1m or more", flags.reconcileEvery)
-			case flags.repair && flags.reconcileEvery == 0:
+			case c.Flags().Changed("repair") && flags.reconcileEvery == 0:
 				return errors.New("--repair is about --reconcile-every D, which is missing")
 			}
 			cfg, temporal, err := a.dial(c.Context())
@@ -86,6 +89,12 @@ With --reconcile-every, the comparison of both ends gets a schedule too.`,
 				return err
 			}
 			defer temporal.Close()
+			// unset tells that neither a flag nor a variable says what is wanted.
+			unset := func(flag, variable string) bool { return !c.Flags().Changed(flag) && !a.given(variable) }
+			kept := schedule.Kept{
+				Every: unset("every", "ERP_POLL_INTERVAL"), Overlap: unset("overlap", "ERP_OVERLAP"),
+				PageSize: unset("page-size", "ERP_PAGE_SIZE"), Repair: !c.Flags().Changed("repair"),
+			}
 			if !c.Flags().Changed("every") {
 				flags.every = cfg.ERP.Interval
 			}
@@ -95,15 +104,15 @@ With --reconcile-every, the comparison of both ends gets a schedule too.`,
 			if !c.Flags().Changed("page-size") {
 				flags.pageSize = cfg.ERP.PageSize
 			}
-			return a.scheduleApply(c.Context(), cfg, temporal, flags)
+			return a.scheduleApply(c.Context(), cfg, temporal, flags, kept)
 		},
 	}
 	c.Flags().Var(&flags.from, "from", "begin with changes since: 2026-01-02T15:04:05Z, a day, or how long ago, such as 720h")
-	c.Flags().DurationVar(&flags.every, "every", 0, "the time between two polls (default ERP_POLL_INTERVAL)")
-	c.Flags().DurationVar(&flags.overlap, "overlap", 0, "how far before its last row a poll begins again (default ERP_OVERLAP)")
-	c.Flags().IntVar(&flags.pageSize, "page-size", 0, "rows of a page (default ERP_PAGE_SIZE)")
+	c.Flags().DurationVar(&flags.every, "every", 0, "the time between two polls (default ERP_POLL_INTERVAL, else unchanged)")
+	c.Flags().DurationVar(&flags.overlap, "overlap", 0, "how far before its last row a poll begins again (default ERP_OVERLAP, else unchanged)")
+	c.Flags().IntVar(&flags.pageSize, "page-size", 0, "rows of a page (default ERP_PAGE_SIZE, else unchanged)")
 	c.Flags().DurationVar(&flags.reconcileEvery, "reconcile-every", 0, "compare both ends so often; without it, that schedule is left as it is")
-	c.Flags().BoolVar(&flags.repair, "repair", false, "the comparison publishes what is missing, stale or different")
+	c.Flags().BoolVar(&flags.repair, "repair", false, "the comparison publishes what is missing, stale or different (default unchanged)")
 	return a.withOutput(c)
 }
 
@@ -112,11 +121,12 @@ type applied struct {
 	Schedules []schedule.Applied `json:"schedules"`
 }
 
-func (a *app) scheduleApply(ctx context.Context, cfg config.Config, temporal client.Client, flags scheduleFlags) error {
+func (a *app) scheduleApply(ctx context.Context, cfg config.Config, temporal client.Client, flags scheduleFlags, kept schedule.Kept) error {
 	all, err := schedule.Apply(ctx, temporal, schedule.Settings{
 		TaskQueue: cfg.Temporal.TaskQueue, Every: flags.every,
 		Poll:           workflows.PollInput{From: flags.from.Time, Overlap: flags.overlap, PageSize: flags.pageSize},
 		ReconcileEvery: flags.reconcileEvery, Reconcile: workflows.ReconcileInput{Repair: flags.repair},
+		Kept: kept,
 	})
 	printed := a.print(applied{append([]schedule.Applied{}, all...)}, func(out io.Writer) error {
 		t := newTable(out)
@@ -128,7 +138,7 @@ func (a *app) scheduleApply(ctx context.Context, cfg config.Config, temporal cli
 			if s.Paused {
 				state += ", is paused"
 			}
-			t.row(s.ID, "every "+s.Every.String(), state)
+			t.row(s.ID, interval(s.EverySeconds), appliedText(s), state)
 		}
 		return t.flush()
 	})
@@ -136,6 +146,26 @@ func (a *app) scheduleApply(ctx context.Context, cfg config.Config, temporal cli
 		err = errors.Join(a.noteGap(ctx, temporal, flags.from.Time), a.noteWorkers(ctx, cfg, temporal))
 	}
 	return errors.Join(err, printed)
+}
+
+// interval is how often a schedule begins a run.
+func interval(everySeconds float64) string {
+	if everySeconds == 0 {
+		return "not at an interval"
+	}
+	return "every " + time.Duration(everySeconds*float64(time.Second)).String()
+}
+
+// appliedText is what the runs of a schedule go by.
+func appliedText(s schedule.Applied) string {
+	switch {
+	case s.Poll != nil:
+		return fmt.Sprintf("overlap %v, pages of %d rows", time.Duration(s.Poll.OverlapSeconds*float64(time.Second)), s.Poll.PageSize)
+	case s.Reconcile != nil && s.Reconcile.Repair:
+		return "repairs"
+	default:
+		return "reports"
+	}
 }
 
 // noteGap says so if polling is to begin later than where it is, and leaves something out.
@@ -310,11 +340,7 @@ func printSchedules(out io.Writer, all []schedule.Schedule) error {
 		fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%s  %s  %s", s.ID, state, oneLine(s.Note)), " "))
 		t := newTable(out)
 		t.indent = "  "
-		every := time.Duration(s.EverySeconds * float64(time.Second)).String()
-		if s.EverySeconds == 0 {
-			every = "not at an interval"
-		}
-		t.row("every", every)
+		t.row("begins", interval(s.EverySeconds))
 		if r := s.Running; r != nil {
 			t.row("under way", "since "+stamp(r.StartedAt), runText(s.ID, *r))
 			if r.Attempt > 1 {

@@ -34,6 +34,7 @@ func TestWrongPollingCommandLinesSayWhatToDo(t *testing.T) {
 		"schedule apply --page-size 0":                     "--page-size 0: give a number from 1",
 		"schedule apply --reconcile-every 1s":              "--reconcile-every 1s: give a duration of 1m or more",
 		"schedule apply --repair":                          "--repair is about --reconcile-every D",
+		"schedule apply --repair=false":                    "--repair is about --reconcile-every D",
 		"schedule apply --from x":                          `"x" is no time`,
 		"schedule pause everything":                        `there is no schedule "everything": give poll or reconcile`,
 		"schedule pause poll reconcile":                    "takes the name of one schedule, not 2",
@@ -148,7 +149,7 @@ func TestScheduleCommand(t *testing.T) {
 	// Nobody reads the ERP yet, which is said.
 	r = schedules("apply", "--reconcile-every", "24h")
 	require.NoError(t, r.err)
-	require.Regexp(t, `ordersync-poll +every 1h0m0s +made\nordersync-reconcile +every 24h0m0s +made\n`, r.stdout)
+	require.Regexp(t, `ordersync-poll +every 1h0m0s +overlap 1m0s, pages of 1000 rows +made\nordersync-reconcile +every 24h0m0s +reports +made\n`, r.stdout)
 	require.Contains(t, r.stderr, "no worker reads the ERP now: set ERP_SOURCE")
 	require.NoError(t, schedules("pause", "reconcile").err)
 
@@ -162,7 +163,7 @@ func TestScheduleCommand(t *testing.T) {
 
 	r = schedules("apply", "--every", "30s")
 	require.NoError(t, r.err)
-	require.Regexp(t, `ordersync-poll +every 30s +changed\n`, r.stdout)
+	require.Regexp(t, `ordersync-poll +every 30s +overlap 1m0s, pages of 1000 rows +changed\n`, r.stdout)
 	r = schedules("pause", "--by", "support@shop", "--why", "the ERP is migrated")
 	require.NoError(t, r.err)
 	require.Contains(t, r.stdout, "paused by support@shop: the ERP is migrated")
@@ -201,6 +202,43 @@ func TestScheduleCommand(t *testing.T) {
 	r = schedules("apply", "--from", "2026-05-01")
 	require.NoError(t, r.err)
 	require.Regexp(t, `from 2026-0\d-01T\d\d:00:00Z, up to which it was polled, to 2026-05-01T00:00:00Z is not read`, r.stderr)
+}
+
+// Whoever types the command next, with another environment, changes nothing but what they ask for.
+func TestScheduleApplyKeepsWhatIsNotAskedFor(t *testing.T) {
+	environ, _, _ := pollingStack(t)
+	apply := func(args ...string) (all []schedule.Applied) {
+		t.Helper()
+		r := call(t.Context(), environ, "", append([]string{"schedule", "apply", "-o", "json"}, args...)...)
+		require.NoError(t, r.err)
+		var a applied
+		r.decode(t, &a)
+		for i := range a.Schedules {
+			a.Schedules[i].Created = false
+		}
+		return a.Schedules
+	}
+	poll := func(every, overlap float64, pageSize int) schedule.Applied {
+		return schedule.Applied{ID: schedule.Poll, EverySeconds: every, Poll: &schedule.AppliedPoll{OverlapSeconds: overlap, PageSize: pageSize}}
+	}
+	reconcile := func(every float64, repair bool) schedule.Applied {
+		return schedule.Applied{ID: schedule.Reconcile, EverySeconds: every, Reconcile: &schedule.AppliedReconcile{Repair: repair}}
+	}
+	delete(environ, "ERP_POLL_INTERVAL")
+	require.Equal(t, []schedule.Applied{poll(10, 60, 1000)}, apply(), "the defaults")
+	require.Equal(t, []schedule.Applied{poll(3600, 0, 50)}, apply("--every", "1h", "--overlap", "0s", "--page-size", "50"))
+	require.Equal(t, []schedule.Applied{poll(3600, 0, 50)}, apply("--from", "2026-01-01"), "flags that were given before")
+
+	environ["ERP_OVERLAP"], environ["ERP_PAGE_SIZE"] = "15m", " "
+	require.Equal(t, []schedule.Applied{poll(3600, 900, 50)}, apply(), "a variable that is set, and one that is empty")
+	require.Equal(t, []schedule.Applied{poll(3600, 30, 50)}, apply("--overlap", "30s"), "a flag goes before its variable")
+	delete(environ, "ERP_OVERLAP")
+	environ["ERP_POLL_INTERVAL"] = "2h"
+	require.Equal(t, []schedule.Applied{poll(7200, 30, 50)}, apply())
+
+	require.Equal(t, reconcile(86400, true), apply("--reconcile-every", "24h", "--repair")[1])
+	require.Equal(t, reconcile(3600, true), apply("--reconcile-every", "1h")[1], "it goes on to repair")
+	require.Equal(t, reconcile(3600, false), apply("--reconcile-every", "1h", "--repair=false")[1])
 }
 
 func TestBackfillCommand(t *testing.T) {

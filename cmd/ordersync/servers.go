@@ -101,7 +101,7 @@ func (a *app) servers(ctx context.Context, needed []string) (map[string]string, 
 	return environ, answering(ctx, path, environ, missing)
 }
 
-// given tells whether the environment names a server. Temporal's may be in a profile of its own.
+// given tells whether the environment has a variable. Temporal's server may be in a profile of its own.
 func (a *app) given(name string) bool {
 	if strings.TrimSpace(a.environ[name]) != "" {
 		return true

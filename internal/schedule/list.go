@@ -75,13 +75,12 @@ func Describe(ctx context.Context, c client.Client, id string) (Schedule, error)
 	if err != nil {
 		return Schedule{}, wrap(id, "read", err)
 	}
-	s := Schedule{ID: id, Skipped: d.Info.NumActionsSkippedOverlap, Overlap: pollInput(d.Schedule.Action).Overlap}
+	polls, _ := inputOf[workflows.PollInput](d.Schedule.Action)
+	s := Schedule{ID: id, Skipped: d.Info.NumActionsSkippedOverlap, Overlap: polls.Overlap}
 	if a, ok := d.Schedule.Action.(*client.ScheduleWorkflowAction); ok {
 		s.Workflow, _ = a.Workflow.(string)
 	}
-	if d.Schedule.Spec != nil && len(d.Schedule.Spec.Intervals) == 1 {
-		s.EverySeconds = d.Schedule.Spec.Intervals[0].Every.Seconds()
-	}
+	s.EverySeconds = everySeconds(d.Schedule.Spec)
 	if d.Schedule.State != nil {
 		s.Paused, s.Note = d.Schedule.State.Paused, d.Schedule.State.Note
 	}

@@ -46,71 +46,115 @@ type Settings struct {
 	ReconcileEvery time.Duration
 	// Reconcile is the input of each.
 	Reconcile workflows.ReconcileInput
+	// Kept are those of the above that are for a new schedule only.
+	Kept Kept
 }
 
-// Applied is what Apply did to a schedule.
+// Kept names settings that stay as the schedule has them, if there is one.
+type Kept struct{ Every, Overlap, PageSize, Repair bool }
+
+// Applied is what Apply did to a schedule, and how it stands now.
 type Applied struct {
-	ID      string        `json:"id"`
-	Created bool          `json:"created"` // else it was there, and is as wanted now
-	Every   time.Duration `json:"-"`
+	ID      string `json:"id"`
+	Created bool   `json:"created"` // else it was there, and is as wanted now
 	// Paused tells that it is, and stays so.
 	Paused bool `json:"paused"`
+	// EverySeconds is the time between two runs; 0 where somebody gave it a calendar instead.
+	EverySeconds float64 `json:"every_seconds"`
+	// Poll is what polls go by, and Reconcile comparisons; nil for the other schedule.
+	Poll      *AppliedPoll      `json:"poll,omitempty"`
+	Reconcile *AppliedReconcile `json:"reconcile,omitempty"`
+}
+
+// AppliedPoll is what polls go by.
+type AppliedPoll struct {
+	OverlapSeconds float64 `json:"overlap_seconds"`
+	PageSize       int     `json:"page_size"`
+}
+
+// AppliedReconcile is what comparisons go by.
+type AppliedReconcile struct {
+	Repair bool `json:"repair"`
 }
 
 // Apply makes the schedules, or changes those that are there. It may be repeated; a paused schedule
 // stays paused, and a run under way is left alone. A schedule of polls that was deleted is made with
 // the result of the last poll that Temporal still knows.
 func Apply(ctx context.Context, c client.Client, s Settings) ([]Applied, error) {
-	resume := func() error {
-		last, found, err := LastPoll(ctx, c)
-		if err == nil && found {
-			s.Poll.Resume = &last
-		}
-		return err
-	}
+	var applied AppliedPoll
 	poll, err := apply(ctx, c, wanted{
-		id: Poll, every: s.Every, taskQueue: s.TaskQueue, workflow: workflows.PollERPName, summary: "polls the ERP", atOnce: true,
-		input: func(before *workflows.PollInput) (any, error) {
-			if before == nil {
-				return s.Poll, resume()
-			}
-			in := s.Poll
-			if in.From.IsZero() {
-				in.From = before.From
-			}
-			in.Resume = before.Resume
-			return in, nil
+		id: Poll, every: s.Every, keepEvery: s.Kept.Every, taskQueue: s.TaskQueue, workflow: workflows.PollERPName, summary: "polls the ERP", atOnce: true,
+		input: func(is client.ScheduleAction) (any, error) {
+			in, err := s.poll(ctx, c, is)
+			applied = AppliedPoll{OverlapSeconds: in.Overlap.Seconds(), PageSize: in.PageSize}
+			return in, err
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
+	poll.Poll = &applied
 	all := []Applied{poll}
 	if s.ReconcileEvery > 0 {
+		var applied AppliedReconcile
 		reconcile, err := apply(ctx, c, wanted{
 			id: Reconcile, every: s.ReconcileEvery, taskQueue: s.TaskQueue, workflow: workflows.ReconcileName, summary: "compares the ERP with the target",
-			input: func(*workflows.PollInput) (any, error) { return s.Reconcile, nil },
+			input: func(is client.ScheduleAction) (any, error) {
+				in := s.Reconcile
+				if before, ok := inputOf[workflows.ReconcileInput](is); ok && s.Kept.Repair {
+					in.Repair = before.Repair
+				}
+				applied.Repair = in.Repair
+				return in, nil
+			},
 		})
 		if err != nil {
 			return all, err
 		}
+		reconcile.Reconcile = &applied
 		all = append(all, reconcile)
 	}
 	return all, nil
+}
+
+// poll is the input of polls, made of that of the schedule as it is.
+func (s Settings) poll(ctx context.Context, c client.Client, is client.ScheduleAction) (workflows.PollInput, error) {
+	in := s.Poll
+	before, ok := inputOf[workflows.PollInput](is)
+	if !ok {
+		last, found, err := LastPoll(ctx, c)
+		if err == nil && found {
+			in.Resume = &last
+		}
+		return in, err
+	}
+	in.Resume = before.Resume
+	if in.From.IsZero() {
+		in.From = before.From
+	}
+	if s.Kept.Overlap {
+		in.Overlap = before.Overlap
+	}
+	if s.Kept.PageSize && before.PageSize > 0 {
+		in.PageSize = before.PageSize
+	}
+	return in, nil
 }
 
 // wanted is a schedule as it should be.
 type wanted struct {
 	id, workflow, taskQueue, summary string
 	every                            time.Duration
+	// keepEvery leaves the interval of a schedule as it is.
+	keepEvery bool
 	// atOnce begins a run as soon as the schedule is made.
 	atOnce bool
-	// input is that of the runs, made of the one before; nil where there was no schedule.
-	input func(before *workflows.PollInput) (any, error)
+	// input is that of the runs, made of the action of the schedule as it is; nil where there is none.
+	input func(is client.ScheduleAction) (any, error)
 }
 
 func apply(ctx context.Context, c client.Client, w wanted) (Applied, error) {
-	applied := Applied{ID: w.id, Every: w.every}
+	applied := Applied{ID: w.id, EverySeconds: w.every.Seconds()}
 	handle := c.ScheduleClient().GetHandle(ctx, w.id)
 	_, err := handle.Describe(ctx)
 	if missing(err) {
@@ -132,14 +176,18 @@ func apply(ctx context.Context, c client.Client, w wanted) (Applied, error) {
 	}
 	err = handle.Update(ctx, client.ScheduleUpdateOptions{DoUpdate: func(in client.ScheduleUpdateInput) (*client.ScheduleUpdate, error) {
 		is := in.Description.Schedule
-		input, err := w.input(pollInput(is.Action))
+		input, err := w.input(is.Action)
 		if err != nil {
 			return nil, err
 		}
-		spec := w.spec()
-		is.Spec, is.Action = &spec, w.action(input)
+		if !w.keepEvery || is.Spec == nil {
+			spec := w.spec()
+			is.Spec = &spec
+		}
+		is.Action = w.action(input)
 		is.Policy = &client.SchedulePolicies{Overlap: enumspb.SCHEDULE_OVERLAP_POLICY_SKIP, CatchupWindow: catchUp}
 		applied.Paused = is.State != nil && is.State.Paused
+		applied.EverySeconds = everySeconds(is.Spec)
 		return &client.ScheduleUpdate{Schedule: &is}, nil
 	}})
 	return applied, wrap(w.id, "change", err)
@@ -149,24 +197,30 @@ func (w wanted) spec() client.ScheduleSpec {
 	return client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: w.every}}}
 }
 
+// everySeconds is the interval of a schedule; 0 where it has something else.
+func everySeconds(spec *client.ScheduleSpec) float64 {
+	if spec == nil || len(spec.Intervals) != 1 {
+		return 0
+	}
+	return spec.Intervals[0].Every.Seconds()
+}
+
 func (w wanted) action(input any) *client.ScheduleWorkflowAction {
 	return &client.ScheduleWorkflowAction{
 		ID: w.id, Workflow: w.workflow, Args: []any{input}, TaskQueue: w.taskQueue, StaticSummary: w.summary,
 	}
 }
 
-// pollInput is the input that a schedule gives its runs. One that somebody else has written may not be
-// readable, and counts as empty: it is about to be replaced.
-func pollInput(action client.ScheduleAction) *workflows.PollInput {
-	in := &workflows.PollInput{}
-	if a, ok := action.(*client.ScheduleWorkflowAction); ok && len(a.Args) > 0 {
-		if payload, ok := a.Args[0].(*commonpb.Payload); ok {
-			if err := dataConverter.FromPayload(payload, in); err != nil {
-				return &workflows.PollInput{}
-			}
-		}
+// inputOf is the input that a schedule gives its runs. One that somebody else has written may not be
+// readable, and counts as none: it is about to be replaced.
+func inputOf[T any](action client.ScheduleAction) (in T, ok bool) {
+	a, isWorkflow := action.(*client.ScheduleWorkflowAction)
+	if !isWorkflow || len(a.Args) == 0 {
+		return in, false
 	}
-	return in
+	payload, isPayload := a.Args[0].(*commonpb.Payload)
+	ok = isPayload && dataConverter.FromPayload(payload, &in) == nil
+	return in, ok
 }
 
 var dataConverter converter.DataConverter = workflows.DataConverter()

@@ -249,7 +249,9 @@ func TestScheduleOfComparisons(t *testing.T) {
 		all, err := schedule.Apply(t.Context(), c, settings)
 		require.NoError(t, err)
 		require.Len(t, all, 2)
-		require.Equal(t, schedule.Applied{ID: schedule.Reconcile, Created: created, Every: 24 * time.Hour}, all[1])
+		require.Equal(t, schedule.Applied{
+			ID: schedule.Reconcile, Created: created, EverySeconds: 86400, Reconcile: &schedule.AppliedReconcile{Repair: true},
+		}, all[1])
 	}
 	all, err := schedule.List(t.Context(), c)
 	require.NoError(t, err)
@@ -261,4 +263,20 @@ func TestScheduleOfComparisons(t *testing.T) {
 	n, err = schedule.Workers(t.Context(), c, "another")
 	require.NoError(t, err)
 	require.Zero(t, n)
+}
+
+// What somebody else has made of a schedule: a calendar is kept, an input that cannot be read is not.
+func TestApplyOverAScheduleOfSomebodyElse(t *testing.T) {
+	c, _, settings := setup(t)
+	settings.Kept = schedule.Kept{Every: true, Overlap: true, PageSize: true}
+	_, err := c.ScheduleClient().Create(t.Context(), client.ScheduleOptions{
+		ID: schedule.Poll, Spec: client.ScheduleSpec{Calendars: []client.ScheduleCalendarSpec{{Month: []client.ScheduleRange{{Start: 1}}}}},
+		Action: &client.ScheduleWorkflowAction{ID: schedule.Poll, Workflow: workflows.PollERPName, Args: []any{"nonsense"}, TaskQueue: settings.TaskQueue},
+	})
+	require.NoError(t, err)
+	want := schedule.Applied{ID: schedule.Poll, Poll: &schedule.AppliedPoll{OverlapSeconds: 60, PageSize: 10}}
+	require.Equal(t, want, apply(t, c, settings))
+	s, err := schedule.Describe(t.Context(), c, schedule.Poll)
+	require.NoError(t, err)
+	require.Equal(t, time.January, s.NextAt.Month())
 }
