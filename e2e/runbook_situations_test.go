@@ -454,6 +454,7 @@ var situations = map[string]situation{
 			`temporal workflow list --query 'WorkflowType="PollERP" AND ExecutionStatus="Running"'`: "ordersync-poll",
 			"ordersync schedule pause --why 'the ERP is migrated'":                                  "paused",
 			"ordersync schedule resume --why 'it is back'":                                          "resumed",
+			"ordersync schedule apply --from 24h":                                                   "every 1h0m0s.*changed",
 		},
 		heals: func(r *runbook) { require.Len(r, r.entries("536420"), 2) },
 	},
@@ -467,12 +468,13 @@ var situations = map[string]situation{
 		// The orders of the other sections never were in this ERP.
 		fails: []string{"ordersync reconcile", "ordersync reconcile --last -o json", "ordersync reconcile --repair", "ordersync reconcile (2)"},
 		shows: map[string]string{
-			"ordersync reconcile":                `(?s)536420 +different.*536421 +missing`,
-			"ordersync reconcile --last -o json": `"missing": ?1`,
-			"ordersync reconcile --repair":       `(?s)536421 +missing.*repaired`,
-			"ordersync reconcile (2)":            `(?m)^2 +agreeing`,
-			"ordersync order 536421":             "repair",
-			"ordersync backfill --from 24h":      "3",
+			"ordersync reconcile":                            `(?s)536420 +different.*536421 +missing`,
+			"ordersync reconcile --last -o json":             `"missing": ?1`,
+			"ordersync schedule apply --reconcile-every 24h": "ordersync-poll +every 1h0m0s",
+			"ordersync reconcile --repair":                   `(?s)536421 +missing.*repaired`,
+			"ordersync reconcile (2)":                        `(?m)^2 +agreeing`,
+			"ordersync order 536421":                         "repair",
+			"ordersync backfill --from 24h":                  "3",
 		},
 		heals: func(r *runbook) {
 			require.JSONEq(r, `{"total": 2}`, r.data("536420"))
