@@ -168,7 +168,10 @@ func printStatusLines(out io.Writer, s freshness.Status) error {
 
 func pollLine(p freshness.Poll, now time.Time) string {
 	line := "has not come through yet"
-	if !p.ReadUntil.IsZero() {
+	switch {
+	case p.ReadUntil.IsZero() && p.Late:
+		line = fmt.Sprintf("none that Temporal still knows has come through; the last began %s ago, at %s", spell(now.Sub(p.BegunAt).Seconds()), stamp(p.BegunAt))
+	case !p.ReadUntil.IsZero():
 		line = fmt.Sprintf("the ERP was read to its end %s ago, at %s", spell(now.Sub(p.ReadUntil).Seconds()), stamp(p.ReadUntil))
 	}
 	if p.Late {

@@ -44,6 +44,10 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 			freshness.Status{Poll: &freshness.Poll{Attempt: 7, Error: "connection refused"}},
 			[]string{"has not come through yet; attempt 7 is under way: connection refused", "ordersync schedule list"},
 		},
+		"a poll that never came through": {
+			freshness.Status{Poll: &freshness.Poll{BegunAt: at.Add(-time.Hour), Late: true}},
+			[]string{"none that Temporal still knows has come through; the last began 1h0m0s ago, at 2026-01-02T02:04:05Z, which is late", "ordersync schedule list"},
+		},
 		"a backfill":           {freshness.Status{Backfills: []freshness.Backfill{{Channel: order.Store, Lag: 12}}}, []string{"store: 12 records to be read, ? events/s"}},
 		"nothing can be asked": {freshness.Status{Channels: []freshness.Channel{{Channel: order.Store}}, Problems: []string{"Kafka\nis away"}}, []string{"store    ?                      ?    ?         ?        ?", "not known: Kafka is away"}},
 	} {

@@ -59,8 +59,11 @@ type Probe struct {
 // Poll is how far the ERP is polled.
 type Poll struct {
 	// ReadUntil is when the last completed poll asked for the page with which it reached the end of
-	// the changes; zero while none has.
+	// the changes; zero while none has, and where Temporal has forgotten it.
 	ReadUntil time.Time `json:"read_until,omitzero"`
+	// BegunAt stands in for a ReadUntil that is not known: when the poll under way began, else the last
+	// one, else when the schedule was made.
+	BegunAt time.Time `json:"begun_at,omitzero"`
 	// Every is the time between two polls.
 	Every time.Duration `json:"-"`
 	// Overlap is how much later than its own time a change may become visible in the ERP.
@@ -74,10 +77,18 @@ type Poll struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// late tells whether three polls are missing, or a minute of them. Before the first is through nobody
-// knows how long it takes.
+// since is the time since which no poll has come through, as far as is known.
+func (p Poll) since() time.Time {
+	if p.ReadUntil.IsZero() {
+		return p.BegunAt
+	}
+	return p.ReadUntil
+}
+
+// late tells whether three polls are missing, or a minute of them. The first poll, which reads all that the
+// ERP has, is late as well while it takes so long: what is new comes last.
 func (p Poll) late(now time.Time) bool {
-	return !p.ReadUntil.IsZero() && now.Sub(p.ReadUntil) > max(3*p.Every, time.Minute)
+	return !p.since().IsZero() && now.Sub(p.since()) > max(3*p.Every, time.Minute)
 }
 
 // Status is how far a deployment is behind at a moment. What could not be looked up is nil.

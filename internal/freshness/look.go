@@ -163,7 +163,7 @@ func (p *Probe) unsynced(channel order.Channel, f findings, now time.Time) []Old
 		unsynced = append(unsynced, Oldest{At: since, Where: InTaskQueue, Since: since})
 	}
 	if f.polled && f.poll.late(now) {
-		unsynced = append(unsynced, Oldest{At: f.poll.ReadUntil, Where: InERP, Since: f.poll.ReadUntil})
+		unsynced = append(unsynced, Oldest{At: f.poll.since(), Where: InERP, Since: f.poll.since()})
 	}
 	return unsynced
 }

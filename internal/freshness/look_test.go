@@ -212,6 +212,13 @@ func TestLook(t *testing.T) {
 	online = p.await(order.Online, "the poll is late", func(c freshness.Channel) bool { return c.Oldest != nil })
 	assert.Equal(t, freshness.InERP, online.Oldest.Where)
 	assert.InDelta(t, 3*3600, *online.AgeSeconds, 60)
+	// So may one that never came through, or whose end Temporal has forgotten.
+	p.Polled = poll(freshness.Poll{BegunAt: time.Now().Add(-5 * time.Second), Every: time.Second}, nil)
+	p.await(order.Online, "it has just begun", synced)
+	p.Polled = poll(freshness.Poll{BegunAt: read, Every: time.Minute}, nil)
+	online = p.await(order.Online, "it does not come through", func(c freshness.Channel) bool { return c.Oldest != nil })
+	assert.Equal(t, freshness.InERP, online.Oldest.Where)
+	assert.InDelta(t, 3*3600, *online.WaitingSeconds, 60)
 
 	// What cannot be looked up is not told, and the rest is.
 	p.Polled = poll(freshness.Poll{}, errors.New("boom"))

@@ -36,11 +36,14 @@ func polled(ctx context.Context, temporal client.Client) (freshness.Poll, bool, 
 	if err != nil {
 		return freshness.Poll{}, false, err
 	}
-	last, _, err := schedule.LastPoll(ctx, temporal)
+	reached, err := s.Reached(ctx, temporal)
 	if err != nil {
 		return freshness.Poll{}, false, err
 	}
-	p := freshness.Poll{ReadUntil: last.ReadUntil, Every: time.Duration(s.EverySeconds * float64(time.Second)), Overlap: s.Overlap, Paused: s.Paused}
+	p := freshness.Poll{
+		ReadUntil: reached.ReadUntil, BegunAt: reached.BegunAt,
+		Every: time.Duration(s.EverySeconds * float64(time.Second)), Overlap: s.Overlap, Paused: s.Paused,
+	}
 	if s.Running != nil && s.Running.Attempt > 1 {
 		p.Attempt, p.Error = s.Running.Attempt, s.Running.Error
 	}

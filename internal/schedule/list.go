@@ -36,6 +36,9 @@ type Schedule struct {
 	Running *Run `json:"running,omitempty"`
 	// Last is the last one that has ended.
 	Last *Run `json:"last,omitempty"`
+
+	// begunAt is when a run was begun last, or the schedule was made.
+	begunAt time.Time
 }
 
 // Run is one of a schedule's.
@@ -76,7 +79,10 @@ func Describe(ctx context.Context, c client.Client, id string) (Schedule, error)
 		return Schedule{}, wrap(id, "read", err)
 	}
 	polls, _ := inputOf[workflows.PollInput](d.Schedule.Action)
-	s := Schedule{ID: id, Skipped: d.Info.NumActionsSkippedOverlap, Overlap: polls.Overlap}
+	s := Schedule{ID: id, Skipped: d.Info.NumActionsSkippedOverlap, Overlap: polls.Overlap, begunAt: d.Info.CreatedAt}
+	if n := len(d.Info.RecentActions); n > 0 {
+		s.begunAt = d.Info.RecentActions[n-1].ActualTime
+	}
 	if a, ok := d.Schedule.Action.(*client.ScheduleWorkflowAction); ok {
 		s.Workflow, _ = a.Workflow.(string)
 	}
@@ -181,6 +187,60 @@ func LastPoll(ctx context.Context, c client.Client) (workflows.PollState, bool, 
 		return workflows.PollState{}, false, fmt.Errorf("read the result of %s: %w", run.GetWorkflowId(), err)
 	}
 	return state, true, nil
+}
+
+// Reached is how far the polls of a schedule have come.
+type Reached struct {
+	// ReadUntil is that of the last poll that was completed; zero if there is none, or nobody knows it.
+	ReadUntil time.Time
+	// BegunAt is there if ReadUntil is not: when the poll under way began, else the last one, else when the
+	// schedule was made.
+	BegunAt time.Time
+}
+
+// Reached tells how far the polls have come. A namespace forgets the last completed one with the end of its
+// retention, which a pause or an outage of the ERP may outlast: then it is asked of the poll under way.
+func (s Schedule) Reached(ctx context.Context, c client.Client) (Reached, error) {
+	last, found, err := LastPoll(ctx, c)
+	if err == nil && !found && s.Running != nil {
+		last, err = begunWith(ctx, c, *s.Running)
+	}
+	switch {
+	case err != nil:
+		return Reached{}, err
+	case !last.ReadUntil.IsZero():
+		return Reached{ReadUntil: last.ReadUntil}, nil
+	case !last.StartedAt.IsZero(): // the poll under way has been continued as new
+		return Reached{BegunAt: last.StartedAt}, nil
+	case s.Running != nil:
+		return Reached{BegunAt: s.Running.StartedAt}, nil
+	default:
+		return Reached{BegunAt: s.begunAt.UTC()}, nil
+	}
+}
+
+// begunWith is what a run of a poll began with: what those before it have come to.
+func begunWith(ctx context.Context, c client.Client, run Run) (state workflows.PollState, err error) {
+	first, err := c.GetWorkflowHistory(ctx, run.WorkflowID, run.RunID, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT).Next()
+	if missing(err) {
+		return state, nil // it has ended and was deleted meanwhile
+	}
+	if err != nil {
+		return state, fmt.Errorf("read the beginning of %s: %w", run.WorkflowID, err)
+	}
+	// What cannot be read here cannot be read by the poll either, which begins anew then.
+	started := first.GetWorkflowExecutionStartedEventAttributes()
+	var in workflows.PollInput
+	_ = dataConverter.FromPayloads(started.GetInput(), &in)
+	switch {
+	case in.Carried != nil:
+		return *in.Carried, nil
+	case len(started.GetLastCompletionResult().GetPayloads()) > 0:
+		_ = dataConverter.FromPayloads(started.GetLastCompletionResult(), &state)
+	case in.Resume != nil:
+		return *in.Resume, nil
+	}
+	return state, nil
 }
 
 // Workers is the number of workers that lately asked for something to read from the ERP, as far as
