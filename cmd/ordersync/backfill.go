@@ -36,8 +36,10 @@ func (a *app) backfillCommand() *cobra.Command {
 stay fast. A workflow does it on a worker that has ERP_SOURCE; this command starts it, or joins the one
 under way, and follows it.
 
-Only events with a version are published: those never overwrite newer data, whenever they come. What has
-none is left out and counted. Rows that are no events get their dead letters.
+Only events with a version are published. Where the live events have versions too, they never overwrite
+newer data, whenever they come; where those have none, they may. What has no version is left out and
+counted. Rows that are no events get their dead letters. An invoice in the period whose order is older
+than --from, and not in the shop, blocks that order until the order comes or the invoice is skipped.
 
 Ctrl-C leaves the backfill running; --cancel stops the one that is under way. It may be done again for
 the same period: what has arrived is left out.`,

@@ -63,7 +63,9 @@ polling goes on where it is.
 
 The first poll reads everything that the ERP has, or what has changed since --from. Given later, another
 --from makes polling begin anew at that time; what has arrived already is left out. A --from such as 720h is
-another time whenever it is typed: it does not belong into a script that runs with every deployment.
+another time whenever it is typed: it does not belong into a script that runs with every deployment. An
+invoice since then whose order is older, and not in the shop, blocks that order until the order comes or
+the invoice is skipped.
 
 With --reconcile-every, the comparison of both ends gets a schedule too. It goes on to repair, or not to,
 until --repair or --repair=false says otherwise.`,
