@@ -34,7 +34,8 @@ func (a *app) backfillCommand() *cobra.Command {
 		Long: `Publishes what changed in the ERP in a period and the shop's database lacks, to topics of their own
 (online.backfill for online), which starters read at a limited rate (BACKFILL_RATE), so that new orders
 stay fast. A workflow does it on a worker that has ERP_SOURCE; this command starts it, or joins the one
-under way, and follows it.
+under way, and follows it. Give it the starters' BACKFILL_RATE: with 0 they read nothing of a backfill, so
+it is refused.
 
 Only events with a version are published. Where the live events have versions too, they never overwrite
 newer data, whenever they come; where those have none, they may. What has no version is left out and
@@ -65,6 +66,10 @@ the same period: what has arrived is left out.`,
 			defer temporal.Close()
 			if flags.cancel {
 				return a.cancelBackfill(c.Context(), temporal)
+			}
+			if cfg.BackfillRate == 0 {
+				return fmt.Errorf("BACKFILL_RATE is 0: starters with that read nothing of a backfill, and its topics need not exist\n"+
+					"run %s with it above 0, then the starters, and then this; what starters have set cannot be seen from here", a.hint("setup"))
 			}
 			if flags.pageSize == 0 {
 				flags.pageSize = cfg.ERP.PageSize

@@ -249,6 +249,12 @@ func TestBackfillCommand(t *testing.T) {
 	march := []string{"--from", "2026-03-01", "--to", "2026-03-02"}
 	require.ErrorContains(t, backfilled("--cancel").err, "no backfill is under way")
 
+	// What starters would never read is not begun.
+	environ["BACKFILL_RATE"] = "0"
+	require.ErrorContains(t, backfilled(append(march, "--follow=false")...).err, "run ordersync setup with it above 0, then the starters")
+	require.ErrorContains(t, backfilled("--cancel").err, "no backfill is under way")
+	delete(environ, "BACKFILL_RATE")
+
 	work(t, temporal, environ["TEMPORAL_TASK_QUEUE"], p)
 	r := backfilled(march...)
 	require.NoError(t, r.err, r.stderr)
