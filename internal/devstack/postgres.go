@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -65,28 +66,52 @@ func StartPostgres(ctx context.Context, options PostgresOptions) (*Postgres, err
 	if err != nil {
 		return nil, err
 	}
-	cmd := server.command(context.Background(), "postgres", "-D", data,
-		"-c", "listen_addresses="+host,
-		"-c", "port="+strconv.Itoa(port),
-		"-c", "unix_socket_directories=", // a path of more than 107 bytes is no socket address
-		"-c", "max_connections=200",
-		"-c", "shared_buffers=64MB",
-		// What is committed outlives the process, not the machine.
-		"-c", "fsync=off",
-		"-c", "full_page_writes=off",
-	)
-	c, err := startChild(dir, "postgres", cmd)
-	if err != nil {
-		return nil, err
+	p := &Postgres{port: port, logger: logger(options.Logger)}
+	// What served the clients of a server that was killed ends a moment after it, and keeps the data
+	// directory until then.
+	for until := time.Now().Add(leftoverLimit); ; {
+		err = p.start(ctx, dir, server.command(context.Background(), "postgres", "-D", data,
+			"-c", "listen_addresses="+host,
+			"-c", "port="+strconv.Itoa(port),
+			"-c", "unix_socket_directories=", // a path of more than 107 bytes is no socket address
+			"-c", "max_connections=200",
+			"-c", "shared_buffers=64MB",
+			// What is committed outlives the process, not the machine.
+			"-c", "fsync=off",
+			"-c", "full_page_writes=off",
+		))
+		if err == nil || !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(until) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), err)
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	c.end = syscall.SIGINT // after SIGTERM it would wait for its clients to go
-	p := &Postgres{child: c, port: port, logger: logger(options.Logger)}
-	if err := c.await(ctx, time.Minute, func(ctx context.Context) error { return p.exec(ctx, "SELECT 1") }); err != nil {
-		c.kill()
+	if err != nil {
 		return nil, err
 	}
 	p.logger.Info("PostgreSQL is ready", "address", address(port))
 	return p, nil
+}
+
+// leftoverLimit is how long the processes of a server that is gone may take to end.
+const leftoverLimit = 10 * time.Second
+
+// start runs the server until it answers.
+func (p *Postgres) start(ctx context.Context, dir string, cmd *exec.Cmd) error {
+	c, err := startChild(dir, "postgres", cmd)
+	if err != nil {
+		return err
+	}
+	c.end = syscall.SIGINT // after SIGTERM it would wait for its clients to go
+	p.child = c
+	if err := c.await(ctx, time.Minute, func(ctx context.Context) error { return p.exec(ctx, "SELECT 1") }); err != nil {
+		c.kill()
+		return err
+	}
+	return nil
 }
 
 // Port is where the server listens on 127.0.0.1.

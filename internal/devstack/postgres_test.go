@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"ordersync/internal/devstack"
+	"ordersync/internal/devstack/devtest"
 )
 
 // What a private PostgreSQL has committed outlives a kill, and the start after it.
@@ -30,6 +32,20 @@ func TestPostgresKilled(t *testing.T) {
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), "CREATE TABLE orders AS SELECT 7 AS id")
 	require.NoError(t, err)
+	// What is computing for a client outlives the server, which the next one must await.
+	busy, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	go func() {
+		_, _ = busy.Exec(context.Background(), "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1 second' LOOP END LOOP; END $$")
+	}()
+	devtest.Eventually(t, 10*time.Second, func() error {
+		var n int
+		err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO%'").Scan(&n)
+		if err == nil && n == 0 {
+			err = errors.New("it does not")
+		}
+		return err
+	}, "it computes")
 	server.Kill()
 
 	options.Port = server.Port()
