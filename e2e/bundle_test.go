@@ -191,10 +191,15 @@ func (b *bundle) publish(text []byte) error {
 }
 
 // stream publishes events of simulated orders, evenly and until it is stopped, so that a fault hits a
-// pipeline at work on however fast a machine. stop publishes what is left of the orders that have begun,
+// pipeline at work on however fast a machine; and not so far ahead of the ledger that a slow one would never
+// be through. A target that is away stops nothing. stop publishes what is left of the orders that have begun,
 // and gives the events of all of them.
 func (b *bundle) stream(seed uint64, perSecond int) (stop func() []order.Event) {
-	const every = 50 * time.Millisecond
+	const (
+		every = 50 * time.Millisecond
+		ahead = 3000
+	)
+	binary(b.T, "starter") // building it takes a while
 	quit, done := make(chan struct{}), make(chan error, 1)
 	published := map[uuid.UUID]bool{}
 	begun := 0
@@ -213,13 +218,16 @@ func (b *bundle) stream(seed uint64, perSecond int) (stop func() []order.Event) 
 		next, end := iter.Pull(ordersOfThree(seed, simulate.MaxOrders))
 		defer end()
 		for {
-			batch := make([]order.Event, perSecond*int(every)/int(time.Second))
-			for i := range batch {
-				batch[i], _ = next()
-			}
-			if err := publish(batch); err != nil {
-				done <- err
-				return
+			applied, err := b.tryCount(ledgerRows)
+			if err != nil || len(published)-applied < ahead {
+				batch := make([]order.Event, perSecond*int(every)/int(time.Second))
+				for i := range batch {
+					batch[i], _ = next()
+				}
+				if err := publish(batch); err != nil {
+					done <- err
+					return
+				}
 			}
 			select {
 			case <-quit:
@@ -343,7 +351,7 @@ const running = `ExecutionStatus="Running"`
 // requireNoneRunning waits until the workflow of every order has completed.
 func (b *bundle) requireNoneRunning() {
 	b.Helper()
-	devtest.Eventually(b, 10*time.Second, func() error {
+	devtest.Eventually(b, time.Minute, func() error {
 		n, err := b.workflows(running)
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d run", n)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
 	"ordersync/workflows"
 )
@@ -40,12 +42,14 @@ func TestCheckConstraintRefusesSome(t *testing.T) {
 	require.Equal(t, 30, summary.Blocked)
 	b.requireModel(others)
 	b.requireCommitted()
-	n, err := b.workflows(running)
-	require.NoError(t, err)
-	require.Equal(t, 10, n, "those that are blocked, and no other")
-	n, err = b.workflows(`SyncStatus="` + workflows.StatusBlocked + `" AND SyncError="CheckViolated" AND ` + running)
-	require.NoError(t, err)
-	require.Equal(t, 10, n)
+	for _, query := range []string{running, `SyncStatus="` + workflows.StatusBlocked + `" AND SyncError="CheckViolated" AND ` + running} {
+		devtest.Eventually(t, time.Minute, func() error {
+			if n, err := b.workflows(query); err != nil || n != 10 {
+				return fmt.Errorf("%d, %w", n, err)
+			}
+			return nil
+		}, "those that are blocked run, and no other")
+	}
 
 	// What support sees, and does.
 	out, err := b.command("blocked", "-o", "json")
@@ -78,7 +82,7 @@ func TestCheckConstraintRefusesSome(t *testing.T) {
 	b.requireModel(slices.Clone(events))
 	b.requireInOrder()
 	b.requireNoneRunning()
-	n, err = b.workflows("SyncStatus IN ('retrying', 'blocked') AND " + running)
+	n, err := b.workflows("SyncStatus IN ('retrying', 'blocked') AND " + running)
 	require.NoError(t, err)
 	require.Zero(t, n)
 	require.Empty(t, b.deadLetters())

@@ -11,5 +11,5 @@ import (
 func TestPoll(t *testing.T) {
 	out := rigtest.Run(t, "poll", &options{}, "-rows", "300", "-rounds", "1")
 	require.Regexp(t, `(?m)^ +publish +\d+ +1\.00$`, out)
-	require.Regexp(t, `(?m)^ +mysql anew +\d+ +\d\.\d\d$`, out)
+	require.Regexp(t, `(?m)^ +mysql anew +\d+ +\d+\.\d\d$`, out)
 }

@@ -161,9 +161,9 @@ func TestScheduleCommand(t *testing.T) {
 	require.Regexp(t, `ordersync-reconcile +paused +paused by .+`, r.stdout)
 	require.Empty(t, r.stderr)
 
-	r = schedules("apply", "--every", "30s")
+	r = schedules("apply", "--every", "2000h")
 	require.NoError(t, r.err)
-	require.Regexp(t, `ordersync-poll +every 30s +overlap 1m0s, pages of 1000 rows +changed\n`, r.stdout)
+	require.Regexp(t, `ordersync-poll +every 2000h0m0s +overlap 1m0s, pages of 1000 rows +changed\n`, r.stdout)
 	r = schedules("pause", "--by", "support@shop", "--why", "the ERP is migrated")
 	require.NoError(t, r.err)
 	require.Contains(t, r.stdout, "paused by support@shop: the ERP is migrated")

@@ -69,7 +69,7 @@ func startHelper(t *testing.T, dir string) *exec.Cmd {
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
-	devtest.Eventually(t, time.Minute, func() error {
+	devtest.Eventually(t, 3*time.Minute, func() error {
 		select {
 		case <-ended:
 			t.Fatalf("the helper ended: %s", said.String())

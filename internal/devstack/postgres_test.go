@@ -36,7 +36,9 @@ func TestPostgresKilled(t *testing.T) {
 	busy, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
 	go func() {
-		_, _ = busy.Exec(context.Background(), "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1 second' LOOP END LOOP; END $$")
+		for err := error(nil); err == nil; {
+			_, err = busy.Exec(context.Background(), "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '1 second' LOOP END LOOP; END $$")
+		}
 	}()
 	devtest.Eventually(t, 10*time.Second, func() error {
 		var n int

@@ -84,7 +84,7 @@ func TestDocumentedQueries(t *testing.T) {
 				{"sku":"85123A","name":"WHITE \"HANGING\" HEART","qty":6,"price":2.55},
 				{"sku":"71053","name":"LANTERN é","qty":9007199,"price":9999999999.99}]}`, string(first.Data))
 			require.Contains(t, string(first.Data), "9999999999.99", "digits are kept")
-			require.WithinDuration(t, began, rows[0].ChangedAt, 5*time.Second, "times are in UTC")
+			require.WithinDuration(t, began, rows[0].ChangedAt, 10*time.Minute, "times are in UTC")
 			require.Equal(t, rows[0].ChangedAt, first.OccurredAt)
 			require.Contains(t, string(rows[1].Event.Data), `"lines":[]`)
 

@@ -33,7 +33,7 @@ func text(body string) http.HandlerFunc {
 
 func httpSource(t *testing.T, url string) erp.Source {
 	t.Helper()
-	return openSource(t, erp.Options{Kind: erp.HTTP, URL: url, Timeout: 5 * time.Second})
+	return openSource(t, erp.Options{Kind: erp.HTTP, URL: url, Timeout: time.Minute})
 }
 
 func pageError(t *testing.T, url string) error {

@@ -299,8 +299,8 @@ func TestOutages(t *testing.T) {
 	require.NoError(t, s.Down(Hanging))
 	require.ErrorIs(t, ask(50*time.Millisecond), context.DeadlineExceeded)
 	hanging := make(chan error)
-	go func() { hanging <- ask(time.Minute) }()
 	before := s.Progress().Refused
+	go func() { hanging <- ask(time.Minute) }()
 	devtest.Eventually(t, 10*time.Second, func() error {
 		if s.Progress().Refused == before {
 			return errors.New("not yet")

@@ -66,15 +66,7 @@ func TestWaitsForItsTopics(t *testing.T) {
 	id := b.syncID(1)
 	b.publish(message("online", id, order.Creation, 1))
 	m := b.run(b.options())
-	devtest.Eventually(t, 30*time.Second, func() error {
-		m.troubles.mu.Lock()
-		defer m.troubles.mu.Unlock()
-		if m.troubles.ongoing["look-up of topics"].err == nil {
-			return errors.New("no trouble yet")
-		}
-		return nil
-	}, "the missing topic is noticed")
-	require.ErrorContains(t, m.troubles.ongoing["look-up of topics"].err, "topics are missing: international")
+	require.ErrorContains(t, m.awaitTrouble(t, "look-up of topics"), "topics are missing: international")
 	require.Error(t, m.Ready())
 	b.createTopic("international", 1)
 	b.awaitVersions(id, 1)
@@ -129,7 +121,7 @@ func TestDeadLetterTopicAway(t *testing.T) {
 	b.awaitVersions(one, 1)
 	b.awaitVersions(other, 1)
 	b.awaitCommitted("online", home(other), 1)
-	require.Zero(t, b.committed("online", home(one)))
+	b.awaitCommitted("online", home(one), 0)
 	away.Store(false)
 	b.awaitCommitted("online", home(one), 2)
 	require.Len(t, slices.DeleteFunc(b.buried(), func(m kafka.Message) bool { return string(m.Value) != "bad" }), 1)

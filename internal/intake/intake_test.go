@@ -29,6 +29,7 @@ func TestEventsOfAnOrderReachItsWorkflow(t *testing.T) {
 
 	b.publish(message("online", id, order.Update, 4))
 	b.awaitVersions(id, 1, 2, 3, 4)
+	b.awaitInFlight(m, 0)
 	m.stop()
 	require.Equal(t, int64(4), b.committed("online", home(id)), "the last commit is the generation's own")
 }

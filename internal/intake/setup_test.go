@@ -106,6 +106,21 @@ type member struct {
 	stop func() // returns when Run has
 }
 
+// awaitTrouble waits until something has failed, and gives its error.
+func (m *member) awaitTrouble(t *testing.T, what string) error {
+	t.Helper()
+	var err error
+	devtest.Eventually(t, 30*time.Second, func() error {
+		m.troubles.mu.Lock()
+		defer m.troubles.mu.Unlock()
+		if err = m.troubles.ongoing[what].err; err == nil {
+			return errors.New("no trouble yet")
+		}
+		return nil
+	}, what+" fails")
+	return err
+}
+
 func (b *bundle) run(o Options, prepare ...func(*Intake)) *member {
 	b.t.Helper()
 	i, err := New(o)

@@ -114,7 +114,7 @@ func TestKafkaOverTLSAndSASL(t *testing.T) {
 				delete(values, name)
 			}
 			cfg := load(t, values)
-			wait := 5 * time.Second
+			wait := 30 * time.Second
 			if c.refused {
 				wait = time.Second
 			}
