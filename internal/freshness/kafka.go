@@ -43,17 +43,9 @@ type head struct {
 func (p *Probe) backlogs(ctx context.Context, channels map[string]order.Channel) ([]backlog, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	var spans []topics.Span
-	for topic := range channels {
-		look := p.Reader.Spans
-		if _, optional := p.Backfill[topic]; optional {
-			look = p.Reader.SpansIfAny
-		}
-		found, err := look(ctx, topic, time.Time{})
-		if err != nil {
-			return nil, err
-		}
-		spans = append(spans, found...)
+	spans, err := p.Reader.SpansOf(ctx, channels, p.Backfill, time.Time{})
+	if err != nil {
+		return nil, err
 	}
 	if len(spans) == 0 {
 		return nil, nil

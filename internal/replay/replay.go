@@ -171,17 +171,9 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.readDeadLetters(ctx); err != nil {
 		return err
 	}
-	var spans []topics.Span
-	for _, topic := range slices.Sorted(maps.Keys(r.channels)) {
-		look := r.Reader.Spans
-		if _, optional := r.Backfill[topic]; optional {
-			look = r.Reader.SpansIfAny
-		}
-		found, err := look(ctx, topic, r.Since)
-		if err != nil {
-			return err
-		}
-		spans = append(spans, found...)
+	spans, err := r.Reader.SpansOf(ctx, r.channels, r.Backfill, r.Since)
+	if err != nil {
+		return err
 	}
 	waiting := slices.Clone(spans)
 	if err := r.Reader.PassCommitted(ctx, r.Group, waiting); err != nil {
@@ -194,7 +186,7 @@ func (r *run) run(ctx context.Context) error {
 		r.result.Waiting += waiting[i].Len()
 	}
 	// Read to the end also with an Until: timestamps need not rise.
-	err := r.Reader.Merge(ctx, spans, func(m kafka.Message) error {
+	err = r.Reader.Merge(ctx, spans, func(m kafka.Message) error {
 		const tell = 1000
 		if at++; at%tell == 0 && r.Progress != nil {
 			r.Progress(r.result, at, total)

@@ -99,21 +99,13 @@ type waiter struct {
 
 // scan notes the identity of everything published.
 func (w *waiter) scan(ctx context.Context) error {
-	var all []topics.Span
+	all, err := w.reader.SpansOf(ctx, w.channels, w.Backfill, time.Time{})
+	if err != nil {
+		return err
+	}
 	total := 0
-	for topic := range w.channels {
-		look := w.reader.Spans
-		if _, optional := w.Backfill[topic]; optional {
-			look = w.reader.SpansIfAny
-		}
-		spans, err := look(ctx, topic, time.Time{})
-		if err != nil {
-			return err
-		}
-		for _, s := range spans {
-			total += int(s.Len())
-		}
-		all = append(all, spans...)
+	for _, s := range all {
+		total += int(s.Len())
 	}
 	var mu sync.Mutex
 	read := 0

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"ordersync/internal/intake"
+	"ordersync/internal/order"
 )
 
 // Limits of reading.
@@ -91,13 +93,21 @@ func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Spa
 	return spans, nil
 }
 
-// SpansIfAny is Spans of a topic that need not exist: one that does not holds nothing.
-func (r Reader) SpansIfAny(ctx context.Context, topic string, since time.Time) ([]Span, error) {
-	spans, err := r.Spans(ctx, topic, since)
-	if errors.Is(err, ErrNoTopic) {
-		return nil, nil
+// SpansOf is Spans of several topics. Those that are optional need not exist: one that does not holds
+// nothing.
+func (r Reader) SpansOf(ctx context.Context, channels, optional map[string]order.Channel, since time.Time) ([]Span, error) {
+	var all []Span
+	for _, topic := range slices.Sorted(maps.Keys(channels)) {
+		spans, err := r.Spans(ctx, topic, since)
+		if _, may := optional[topic]; may && errors.Is(err, ErrNoTopic) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, spans...)
 	}
-	return spans, err
+	return all, nil
 }
 
 // PassCommitted leaves of each span what a group has not committed: what its members have not handed
