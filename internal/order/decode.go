@@ -41,6 +41,8 @@ const (
 	OrderBlocked Reason = "order-blocked"
 	// Undecodable is a signal to an order's workflow that holds no events.
 	Undecodable Reason = "undecodable-signal"
+	// IdentityConflict is an event with the event_id of another event of its order.
+	IdentityConflict Reason = "identity-conflict"
 )
 
 // Rejection is the error of a record that is no event.
@@ -128,6 +130,9 @@ func (f Fields) Event(rec Record, channel Channel) (Event, error) {
 	}
 	if e.Version, err = version(f["version"]); err != nil {
 		return Event{}, err
+	}
+	if !e.Versioned() {
+		e.Digest = meaningOfValid(e.Data).digest()
 	}
 	if e.OccurredAt, err = occurredAt(f["occurred_at"], received); err != nil {
 		return Event{}, err

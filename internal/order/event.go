@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -71,6 +72,10 @@ type Event struct {
 	// goes by its arrival.
 	Version int64           `json:"version,omitempty"`
 	Data    json.RawMessage `json:"data"`
+	// Digest stands for the meaning of the data as it came, in 32 hex digits. An amendment replaces Data and
+	// leaves Digest. It is empty where the event has a version, which tells it apart, and in events from
+	// before there were digests.
+	Digest string `json:"digest,omitempty"`
 	// OccurredAt is the ERP's time, or the record's timestamp where the ERP names none. UTC.
 	OccurredAt time.Time `json:"occurred_at"`
 	Channel    Channel   `json:"channel"`
@@ -79,6 +84,31 @@ type Event struct {
 
 // Versioned tells whether the ERP gave the event a version.
 func (e Event) Versioned() bool { return e.Version > 0 }
+
+// SameAs returns whether e is a further delivery of the event of the same identity that has this kind,
+// version and digest. If not, the ERP gave two events one event_id, and neither must take the place of the
+// other without a trace.
+//
+// Data counts only where neither has a version: an ERP that is asked for an order's creation again shows the
+// order as it is by now. A digest that is empty is not known, and differs from none.
+func (e Event) SameAs(kind Kind, version int64, digest string) bool {
+	switch {
+	case e.Kind != kind, e.Version != version:
+		return false
+	case e.Versioned(), e.Digest == "", digest == "":
+		return true
+	default:
+		return e.Digest == digest
+	}
+}
+
+// ConflictDetail says for people that e bears the identity of another event, which other names.
+func (e Event) ConflictDetail(other string) string {
+	if other == e.Name() {
+		return fmt.Sprintf("event_id %s is that of another %s of this order with other data; every event needs an event_id of its own", e.ID, other)
+	}
+	return fmt.Sprintf("event_id %s of this %s is that of the order's %s; every event needs an event_id of its own", e.ID, e.Name(), other)
+}
 
 // Check tells what keeps an event that came by another way than Decode from being an event of the
 // order syncID.
@@ -94,11 +124,16 @@ func (e Event) Check(syncID string) error {
 		return fmt.Errorf("event %s has version %d", e.ID, e.Version)
 	case absent(e.Data):
 		return fmt.Errorf("event %s has no data", e.ID)
+	case e.Digest != "" && !digestForm.MatchString(e.Digest):
+		return fmt.Errorf("event %s has the digest %q, which is not 32 hex digits", e.ID, clip([]byte(e.Digest)))
 	case e.OccurredAt != clampTime(e.OccurredAt), e.Source.ReceivedAt != clampTime(e.Source.ReceivedAt):
 		return fmt.Errorf("event %s lacks occurred_at or source.received_at", e.ID)
 	}
 	return nil
 }
+
+// digestForm matches a digest.
+var digestForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // Name is the event for people: its kind, and its version if it has one ("order_updation v2").
 func (e Event) Name() string {
@@ -128,13 +163,15 @@ type Step struct {
 // Outcome is what became of an event in the target.
 type Outcome string
 
-// The outcomes. Applied, Stale and Skipped are final and stand in the ledger; Missing is the
-// target's answer that it lacks the order the step needs, and nothing was written.
+// The outcomes. Applied, Stale and Skipped are final and stand in the ledger. Missing is the
+// target's answer that it lacks the order the step needs. Conflict is its answer that the ledger has
+// another event of this identity. After the last two nothing was written.
 const (
-	Applied Outcome = "applied"
-	Stale   Outcome = "stale"
-	Skipped Outcome = "skipped"
-	Missing Outcome = "missing"
+	Applied  Outcome = "applied"
+	Stale    Outcome = "stale"
+	Skipped  Outcome = "skipped"
+	Missing  Outcome = "missing"
+	Conflict Outcome = "conflict"
 )
 
 // Status is an order's status in the target; empty where the target lacks the order.
@@ -154,4 +191,7 @@ type Result struct {
 	// Duplicate tells that the ledger already had the event: Outcome is then the recorded one,
 	// and this delivery changed nothing.
 	Duplicate bool `json:"duplicate,omitempty"`
+	// Recorded names the event in the ledger that has the step's identity ("order_creation v1"). It is set
+	// with the outcome Conflict only.
+	Recorded string `json:"recorded,omitempty"`
 }

@@ -17,7 +17,7 @@ import (
 type side struct {
 	there   bool
 	version int64 // 0 if it has none
-	data    meaning
+	data    order.Meaning
 }
 
 // pair is an order at both ends.
@@ -70,7 +70,7 @@ func (l *look) first(orders []erp.Order) (size int) {
 }
 
 func sideOf(o erp.Order) side {
-	return side{there: true, version: o.Version, data: meaningOf(o.Data)}
+	return side{there: true, version: o.Version, data: order.MeaningOf(o.Data)}
 }
 
 // readTarget takes the target's side of all orders in.
@@ -92,7 +92,7 @@ func (l *look) readTarget(ctx context.Context) error {
 func (l *look) sides(ctx context.Context, ids []string) (map[string]side, error) {
 	sides := make(map[string]side, len(ids))
 	err := l.target.Rows(ctx, ids, func(row target.Row) {
-		sides[row.SyncID] = side{there: true, version: row.Version, data: meaningOf(row.Data)}
+		sides[row.SyncID] = side{there: true, version: row.Version, data: order.MeaningOf(row.Data)}
 	})
 	return sides, err
 }
@@ -248,7 +248,7 @@ func (l *look) explain(ctx context.Context, findings []order.Finding) error {
 		return err
 	}
 	return l.target.Amendments(ctx, different, func(id string, original []byte) {
-		if f := &findings[at[id]]; meaningOf(original) == l.found[id].erp.data {
+		if f := &findings[at[id]]; order.MeaningOf(original) == l.found[id].erp.data {
 			f.Class, f.Why = order.DriftAmended, "an operator replaced the ERP's data"
 		}
 	})

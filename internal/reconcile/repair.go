@@ -78,7 +78,7 @@ func (w *walk) repair(ctx context.Context, orders map[string]erp.Order, findings
 func (w *walk) event(f order.Finding, o erp.Order) order.Event {
 	e := order.Event{
 		SyncID: o.SyncID, Kind: order.Update, Version: o.Version, Data: o.Data, Channel: o.Channel, OccurredAt: o.ChangedAt,
-		ID: w.id(fmt.Appendf(nil, "%s/%d/%x", o.SyncID, o.Version, meaningOf(o.Data))),
+		ID: w.id(fmt.Appendf(nil, "%s/%d/%x", o.SyncID, o.Version, order.MeaningOf(o.Data))),
 	}
 	if f.Class == order.DriftMissing {
 		e.Kind = order.Creation
