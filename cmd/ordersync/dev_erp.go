@@ -50,7 +50,7 @@ var devPolling = map[string]string{"ERP_POLL_INTERVAL": "2s", "ERP_OVERLAP": "10
 
 func (e *devERP) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&e.on, "erp", false, "poll a simulated ERP")
-	c.Flags().StringVar(&e.file, "erp-file", "", "its orders: NDJSON as load takes it, in the order of the file (default: simulated orders)")
+	c.Flags().StringVar(&e.file, "erp-file", "", "its orders, a file as load takes it, in the order of the file (default: simulated orders)")
 	c.Flags().IntVar(&e.orders, "erp-orders", 1000, "the number of simulated orders")
 	c.Flags().Uint64Var(&e.seed, "erp-seed", 1, "the same number makes the same orders and faults")
 	c.Flags().Float64Var(&e.rate, "erp-rate", 20, "changes a second")
@@ -109,9 +109,6 @@ func (e *devERP) events() ([]erpsim.Event, error) {
 	}
 	defer file.Close()
 	events, err := erpsim.Read(file)
-	if err == nil && len(events) == 0 {
-		err = errors.New("there is no event in it")
-	}
 	if err == nil {
 		// With the times of the file, status would tell how old the file is.
 		err = erpsim.HappenNow(events)

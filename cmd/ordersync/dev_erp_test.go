@@ -70,7 +70,7 @@ func TestDevERPRefusals(t *testing.T) {
 		"--erp --erp-file x --erp-orders 5":    "--erp-file and --erp-orders: ",
 		"--erp --erp-file no-such-file":        "no-such-file: no such file",
 		"--erp --erp-file " + bad:              "bad.ndjson: line 1: ",
-		"--erp --erp-file " + empty:            "there is no event in it",
+		"--erp --erp-file " + empty:            "empty.ndjson: it is empty",
 		"--erp --erp-rate 1 --erp-file " + bad: "line 1: missing-field",
 	} {
 		dir := filepath.Join(t.TempDir(), "nowhere")

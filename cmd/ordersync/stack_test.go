@@ -168,7 +168,7 @@ func TestCommandsOnAStack(t *testing.T) {
 
 	// A file with lines that are none, and an event that is none.
 	r = d.ordersync("garbage\n"+`{"sync_id":"bad","channel":"store","event":"nonsense","data":1}`+"\n{\"sync_id\":1}\n", "load", "-", "-o", "json")
-	require.ErrorContains(t, r.err, "2 of 3 lines were not published")
+	require.ErrorContains(t, r.err, "2 of 3 records were not published")
 	assert.Contains(t, r.stderr, "-, line 1: it is no JSON object")
 	assert.Contains(t, r.stderr, "-, line 3: it names no channel")
 	d.ordersync("", "wait", "--timeout", "1m", "-o", "json").decode(t, &s)

@@ -1,8 +1,6 @@
 package erpsim
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"ordersync/internal/load"
 	"ordersync/internal/order"
 	"ordersync/internal/simulate"
 )
@@ -44,27 +43,29 @@ func HappenNow(events []Event) error {
 	return nil
 }
 
-// Read reads events from NDJSON, in the form that `ordersync load` takes. Each must name its channel, and
-// its event_id or version: without both it is another event each time it is told.
+// Read reads events in the forms that `ordersync load` takes. Each must name its channel, and its event_id or
+// version: without both it is another event each time it is told.
 func Read(r io.Reader) ([]Event, error) {
 	var events []Event
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 2*order.MaxValue)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
+	for records := load.NewReader(r); ; {
+		text, line, err := records.Next()
+		var format *load.FormatError
+		switch {
+		case errors.Is(err, io.EOF):
+			return events, nil
+		case errors.As(err, &format):
+			return nil, err
+		case load.TooLong(err):
+			return nil, fmt.Errorf("line %d: %w", line, err)
+		case err != nil:
+			return nil, fmt.Errorf("after %d events: %w", len(events), err)
 		}
-		e, err := parse(line)
+		e, err := parse(text)
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
+			return nil, fmt.Errorf("line %d: %w", line, err)
 		}
 		events = append(events, e)
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("after %d events: %w", len(events), err)
-	}
-	return events, nil
 }
 
 func parse(line []byte) (Event, error) {

@@ -1,11 +1,9 @@
-// Package load publishes a file of events, one JSON object a line, as Kafka records. It looks at a
-// line only as far as it must to address it; whether the line is an event is for the pipeline to
-// say, which makes a visible dead letter of it if not.
+// Package load publishes a file of events as Kafka records: NDJSON, one JSON object a line, or a stream of
+// JSON objects and arrays of them. It looks at an object only as far as it must to address it; whether the
+// object is an event is for the pipeline to say, which makes a visible dead letter of it if not.
 package load
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,9 +16,6 @@ import (
 	"ordersync/internal/publish"
 )
 
-// MaxLine is the longest line that is read, in bytes: what the dead-letter topic can still hold.
-const MaxLine = 16 << 20
-
 // Limits of one call to the broker.
 const (
 	callRecords = 1000
@@ -32,29 +27,37 @@ const (
 type Options struct {
 	// Topics has the topic of each channel.
 	Topics map[order.Channel]string
-	// Channel is that of every line, whatever its own field says; empty takes the field.
+	// Channel is that of every record, whatever its own field says; empty takes the field.
 	Channel order.Channel
 	// Publish is publish.Producer's: it returns once all records are acknowledged, keeps the order
 	// of those of one key, and answers with publish.Errors.
 	Publish func(ctx context.Context, msgs ...kafka.Message) error
-	// Malformed is told of every line that could not be published, by its number from 1 on.
+	// Malformed is told of every record that could not be published, by the number of the line that it
+	// begins on, from 1 on.
 	Malformed func(line int, err error)
 	// Progress is told after every call, from one goroutine. May be nil.
 	Progress func(Progress)
 }
+
+// ErrUnreadable is in the chain of the error of a file that cannot be read to its end.
+var ErrUnreadable = errors.New("the next cannot be read")
 
 // Progress is how far a load has come.
 type Progress struct {
 	Lines     int   // lines read and dealt with, empty ones too
 	Bytes     int64 // of those lines
 	Published int   // records acknowledged
-	Malformed int   // lines that are no addressable object, or that the broker refused for their size
+	Malformed int   // records that are no addressable object, or that the broker refused for their size
 }
 
-// Lines publishes the lines of r. Malformed lines are reported and passed over, and are no error
+// Records are those dealt with.
+func (p Progress) Records() int { return p.Published + p.Malformed }
+
+// Lines publishes the records of r. Malformed ones are reported and passed over, and are no error
 // of Lines. Where Kafka fails it stops, as going on would let later events of an order overtake
 // the failed ones; the same where ctx ends, after the call that is under way. Either way the first
-// Progress.Lines lines are dealt with.
+// Progress.Records records are dealt with. A file of another format is a *FormatError, and nothing of it is
+// published.
 func Lines(ctx context.Context, r io.Reader, o Options) (Progress, error) {
 	calls := make(chan call, 1) // the next call is read while one is under way
 	reading, stop := context.WithCancel(ctx)
@@ -81,7 +84,7 @@ func Lines(ctx context.Context, r io.Reader, o Options) (Progress, error) {
 		}
 		refused, err := c.publish(ctx, o.Publish)
 		if err != nil {
-			return p, fmt.Errorf("the lines up to %d are published, of those after it not all are: %w", p.Lines, err)
+			return p, fmt.Errorf("the first %d records are dealt with, of those after them not all are published: %w", p.Records(), err)
 		}
 		for _, bad := range append(c.malformed, refused...) {
 			o.Malformed(bad.line, bad.err)
@@ -93,12 +96,16 @@ func Lines(ctx context.Context, r io.Reader, o Options) (Progress, error) {
 			o.Progress(p)
 		}
 		if c.err != nil {
-			return p, fmt.Errorf("the lines up to %d are published, the next cannot be read: %w", p.Lines, c.err)
+			var format *FormatError
+			if errors.As(c.err, &format) {
+				return p, c.err
+			}
+			return p, fmt.Errorf("the first %d records are dealt with, %w: %w", p.Records(), ErrUnreadable, c.err)
 		}
 	}
 }
 
-// call is a stretch of lines that goes to Kafka together.
+// call is a stretch of records that goes to Kafka together.
 type call struct {
 	messages  []kafka.Message
 	numbers   []int // the line of each message
@@ -141,10 +148,10 @@ func (c call) publish(ctx context.Context, write func(context.Context, ...kafka.
 
 // read cuts r into calls until its end, or until ctx ends and nobody takes them any more.
 func read(ctx context.Context, r io.Reader, o Options, calls chan<- call) {
-	lines := &lineReader{in: bufio.NewReaderSize(r, 64<<10)}
+	records := NewReader(r)
 	var c call
-	flush := func(lines int, bytes int64) bool {
-		c.lines, c.bytes = lines, bytes
+	flush := func() bool {
+		c.lines, c.bytes = records.count, records.bytes
 		select {
 		case calls <- c:
 			c = call{}
@@ -154,73 +161,31 @@ func read(ctx context.Context, r io.Reader, o Options, calls chan<- call) {
 		}
 	}
 	for {
-		linesBefore, bytesBefore := lines.count, lines.bytes
-		text, err := lines.next()
+		text, line, err := records.Next()
 		switch {
 		case errors.Is(err, io.EOF):
-			flush(lines.count, lines.bytes)
+			flush()
 			return
-		case errors.Is(err, errLineTooLong):
-			c.malformed = append(c.malformed, badLine{lines.count, err})
+		case TooLong(err):
+			c.malformed = append(c.malformed, badLine{line, err})
 		case err != nil:
 			c.err = err
-			flush(linesBefore, bytesBefore)
+			flush()
 			return
-		case len(text) > 0:
+		default:
 			m, err := Message(text, o.Topics, o.Channel)
 			if err != nil {
-				c.malformed = append(c.malformed, badLine{lines.count, err})
+				c.malformed = append(c.malformed, badLine{line, err})
 				break
 			}
 			c.messages = append(c.messages, m)
-			c.numbers = append(c.numbers, lines.count)
+			c.numbers = append(c.numbers, line)
 			c.size += len(text)
 		}
 		if len(c.messages) >= callRecords || c.size >= callBytes || len(c.malformed) >= callRecords {
-			if !flush(lines.count, lines.bytes) {
+			if !flush() {
 				return
 			}
 		}
-	}
-}
-
-var errLineTooLong = fmt.Errorf("the line is longer than %d bytes", MaxLine)
-
-// lineReader reads lines without holding more than MaxLine bytes of one.
-type lineReader struct {
-	in    *bufio.Reader
-	count int   // lines read
-	bytes int64 // and their bytes, line ends included
-}
-
-// next is the next line without the white space around it, io.EOF after the last, or
-// errLineTooLong for a line that was passed over.
-func (l *lineReader) next() ([]byte, error) {
-	var text []byte
-	tooLong := false
-	for {
-		part, err := l.in.ReadSlice('\n')
-		l.bytes += int64(len(part))
-		if tooLong = tooLong || len(text)+len(part) > MaxLine; tooLong {
-			text = nil
-		} else {
-			text = append(text, part...)
-		}
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
-			continue
-		case errors.Is(err, io.EOF) && len(part) == 0 && len(text) == 0 && !tooLong:
-			return nil, io.EOF
-		case err != nil && !errors.Is(err, io.EOF):
-			return nil, err
-		}
-		l.count++
-		if tooLong {
-			return nil, errLineTooLong
-		}
-		if l.count == 1 {
-			text = bytes.TrimPrefix(text, []byte("\ufeff")) // a byte order mark
-		}
-		return bytes.TrimSpace(text), nil
 	}
 }

@@ -166,7 +166,7 @@ func TestCallsAreBoundedInBytes(t *testing.T) {
 
 // A line no buffer should have to hold is passed over by its number.
 func TestALineTooLong(t *testing.T) {
-	long := strings.Repeat("x", MaxLine+1)
+	long := strings.Repeat("x", MaxRecord+1)
 	in := io.MultiReader(strings.NewReader(numbered(1)+long), strings.NewReader(long+"\n"), strings.NewReader(numbered(1)))
 	var b broker
 	p, bad, err := run(t.Context(), in, &b, Options{})

@@ -1,9 +1,11 @@
 package load
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,6 +26,9 @@ func Message(text []byte, topics map[order.Channel]string, channel order.Channel
 	}
 	key, err := recordKey(fields["sync_id"])
 	if err != nil {
+		if list := onlyList(fields); list != "" && errors.Is(err, errNoSyncID) {
+			return kafka.Message{}, fmt.Errorf("%w; if its field %s has the events, \"jq -c '.%[2]s[]'\" takes them out", err, list)
+		}
 		return kafka.Message{}, err
 	}
 	if channel == "" {
@@ -38,11 +43,32 @@ func Message(text []byte, topics map[order.Channel]string, channel order.Channel
 	return kafka.Message{Topic: topic, Key: []byte(key), Value: text}, nil
 }
 
+var errNoSyncID = errors.New("it has no sync_id")
+
+// plainName is a field that jq takes without quotes.
+var plainName = regexp.MustCompile(`^[A-Za-z_]\w*$`)
+
+// onlyList is the field that holds a list of objects, as an API's answer has it; empty unless there is
+// exactly one.
+func onlyList(fields map[string]json.RawMessage) (name string) {
+	for field, raw := range fields {
+		rest, isList := bytes.CutPrefix(raw, []byte("["))
+		if !isList || !bytes.HasPrefix(bytes.TrimSpace(rest), []byte("{")) || !plainName.MatchString(field) {
+			continue
+		}
+		if name != "" {
+			return ""
+		}
+		name = field
+	}
+	return name
+}
+
 // recordKey is the sync_id as the record's key: all spellings of one order give one key. It does
 // not judge the id any further.
 func recordKey(raw json.RawMessage) (string, error) {
 	if raw == nil || string(raw) == "null" {
-		return "", errors.New("it has no sync_id")
+		return "", errNoSyncID
 	}
 	var text string
 	if err := json.Unmarshal(raw, &text); err == nil {
