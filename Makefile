@@ -29,7 +29,7 @@ demo: setup build
 dev: setup build
 	@exec bin/ordersync dev --data-dir $(DATA_DIR) $(if $(ERP),--erp)
 
-## setup           install what is missing: a MariaDB server, the temporal CLI (built once, 3 minutes)
+## setup           install what is missing: a MariaDB server, curl, kcat, the temporal CLI (built once, 3 minutes; bin/temporal)
 .PHONY: setup
 setup:
 	@echo "setup: compiling; the first time this takes a minute or two"

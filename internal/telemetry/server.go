@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,10 @@ type Server struct {
 // Listen opens the server's address. Nothing is answered before Serve.
 func Listen(address string, health *Health, metrics prometheus.Gatherer, log *slog.Logger) (*Server, error) {
 	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("health server: HTTP_ADDRESS %s is in use, perhaps by another worker or starter on this host: "+
+			"give each its own, such as HTTP_ADDRESS=:8081, or HTTP_ADDRESS=none for no server", address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("health server: %w; choose another HTTP_ADDRESS", err)
 	}

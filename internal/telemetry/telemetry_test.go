@@ -171,8 +171,12 @@ func TestBusyAddress(t *testing.T) {
 	}
 	defer busy.Close()
 	_, err = telemetry.Listen(busy.Addr().String(), &telemetry.Health{}, newMetrics(t).Registry, slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "HTTP_ADDRESS") {
+	if err == nil || !strings.Contains(err.Error(), "HTTP_ADDRESS "+busy.Addr().String()+" is in use") {
 		t.Errorf("got %v", err)
+	}
+	_, err = telemetry.Listen("192.0.2.1:0", &telemetry.Health{}, newMetrics(t).Registry, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "choose another HTTP_ADDRESS") || strings.Contains(err.Error(), "is in use") {
+		t.Errorf("an address of another host: got %v", err)
 	}
 }
 

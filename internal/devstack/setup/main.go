@@ -1,8 +1,8 @@
 // Command setup installs what ordersync's development stack needs and this machine lacks, and says
 // what it does:
 //
-//	setup          a MariaDB server and client and curl, with the platform's package manager; the temporal
-//	               CLI, built from source
+//	setup          a MariaDB server and client, curl and kcat, with the platform's package manager; the
+//	               temporal CLI, built from source, with a link to it in the checkout's bin
 //	setup race     a C compiler, which the race detector needs
 //	setup kafka    the jars of Apache Kafka, with Maven
 //	setup chromium a browser, for the test that looks at the Web UI
@@ -76,24 +76,33 @@ func database(ctx context.Context, out io.Writer) error {
 	return err
 }
 
-// clients are the programs that docs/RUNBOOK.md tells people to type, and its test types.
+// clients are the programs that README.md and docs/RUNBOOK.md tell people to type, and their tests type.
 func clients(ctx context.Context, out io.Writer) error {
 	for _, client := range []struct {
 		names    []string
 		packages map[string][]string
+		optional bool // not every platform has a package of it
 	}{
-		{[]string{"mariadb", "mysql"}, map[string][]string{
+		{names: []string{"mariadb", "mysql"}, packages: map[string][]string{
 			"apt-get": {"mariadb-client-core"}, "dnf": {"mariadb"}, "apk": {"mariadb-client"}, "brew": {"mariadb"},
 		}},
-		{[]string{"curl"}, map[string][]string{
+		{names: []string{"curl"}, packages: map[string][]string{
 			"apt-get": {"curl"}, "dnf": {"curl"}, "apk": {"curl"}, "brew": {"curl"},
 		}},
+		{names: []string{"kcat"}, packages: map[string][]string{
+			"apt-get": {"kcat"}, "dnf": {"kcat"}, "apk": {"kcat"}, "brew": {"kcat"},
+		}, optional: true},
 	} {
 		if onPath(client.names...) {
 			continue
 		}
-		fmt.Fprintf(out, "setup: there is no %s, which the runbook uses; installing it\n", client.names[0])
-		if err := install(ctx, out, client.packages); err != nil {
+		fmt.Fprintf(out, "setup: there is no %s, which README and runbook use; installing it\n", client.names[0])
+		err := install(ctx, out, client.packages)
+		if err != nil && client.optional && os.Getenv("CI") != "true" {
+			fmt.Fprintf(out, "setup: going on without %s: %v\n", client.names[0], err)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -199,22 +208,54 @@ func install(ctx context.Context, out io.Writer, packages map[string][]string) e
 	return errNoManager
 }
 
-// temporal builds the Temporal CLI at the version of tools/go.mod.
+// temporal builds the Temporal CLI at the version of tools/go.mod, unless there is one, and links it into the
+// checkout's bin, beside ordersync.
 func temporal(ctx context.Context, out io.Writer) error {
-	if _, err := devstack.FindTemporal(ctx); !errors.Is(err, devstack.ErrMissing) {
-		return err
-	}
 	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return fmt.Errorf("find the module: go env GOMOD: %w", err)
 	}
+	checkout := filepath.Dir(strings.TrimSpace(string(mod)))
+	program, err := devstack.FindTemporal(ctx)
+	if errors.Is(err, devstack.ErrMissing) {
+		if err := buildTemporal(ctx, out, checkout); err != nil {
+			return err
+		}
+		program, err = devstack.FindTemporal(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return link(program, filepath.Join(checkout, "bin", "temporal"))
+}
+
+// link makes name a link to program, unless it is the program itself.
+func link(program, name string) error {
+	program, err := filepath.EvalSymlinks(program) // the link itself, where bin is on the PATH
+	if err != nil {
+		return err
+	}
+	if there, err := filepath.EvalSymlinks(name); err == nil && there == program {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o750); err != nil {
+		return err
+	}
+	fresh := fmt.Sprintf("%s.new-%d", name, os.Getpid())
+	if err := os.Symlink(program, fresh); err != nil {
+		return err
+	}
+	return os.Rename(fresh, name)
+}
+
+func buildTemporal(ctx context.Context, out io.Writer, checkout string) error {
 	target := devstack.BuiltTemporal()
 	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "setup: building the temporal CLI %s from source, once: about 3 minutes on 2 cores the first time\n", devstack.TemporalCLI)
 	fresh := fmt.Sprintf("%s.new-%d", target, os.Getpid())
-	build := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(filepath.Dir(strings.TrimSpace(string(mod))), "tools"),
+	build := exec.CommandContext(ctx, "go", "build", "-C", filepath.Join(checkout, "tools"),
 		"-ldflags", "-s -w -X github.com/temporalio/cli/temporalcli.Version="+strings.TrimPrefix(devstack.TemporalCLI, "v"),
 		"-o", fresh, "github.com/temporalio/cli/cmd/temporal")
 	build.Stdout, build.Stderr = out, os.Stderr
@@ -225,8 +266,7 @@ func temporal(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(out, "setup: built", target)
-	_, err = devstack.FindTemporal(ctx)
-	return err
+	return nil
 }
 
 // withProgress says every 15 seconds that work is still going on.
