@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -31,8 +32,8 @@ type Target interface {
 
 // DeadLetters is the topic of what will not be applied.
 type DeadLetters interface {
-	// DeadLetter returns once the brokers have acknowledged the letter.
-	DeadLetter(context.Context, order.DeadLetter) error
+	// DeadLetter returns once the brokers have acknowledged all letters. Those of a key keep their order.
+	DeadLetter(context.Context, ...order.DeadLetter) error
 }
 
 // Notices tells people that an order waits for them.
@@ -81,27 +82,44 @@ func (a *Activities) SkipEvent(ctx context.Context, step order.Step) (order.Resu
 	return result, a.fail(ctx, step.Event.SyncID, err)
 }
 
-// Overflow is what arrived behind a stuck order whose queue was full.
+// Overflow are events that leave an order's workflow for the dead-letter topic.
 type Overflow struct {
 	Events []order.Event `json:"events"`
-	// StuckOn names the event the order is stuck on.
+	// Reason is why they leave; empty, as an earlier release sent it, is order.OrderBlocked.
+	Reason order.Reason `json:"reason,omitempty"`
+	// StuckOn names the event that the order does next, or is stuck on.
 	StuckOn string `json:"stuck_on"`
+	// Other names the event whose identity they have, where that is the reason and it is known.
+	Other string `json:"other,omitempty"`
+}
+
+// detail says to people why the events left, and what to do.
+func (o Overflow) detail(e order.Event) string {
+	replay := "ordersync deadletter replay --order " + order.Typed(e.SyncID)
+	switch o.Reason {
+	case order.IdentityConflict:
+		return e.ConflictDetail(cmp.Or(o.Other, "event in the ledger"))
+	case order.OrderBacklog:
+		return "more events of the order were signalled than its workflow can hold; when it has applied the others: " + replay
+	default:
+		return "the order is stuck on " + o.StuckOn + " and its queue is full; free the order, then: " + replay
+	}
 }
 
 // DeadLetterEvents puts events into the dead-letter topic, in their order.
 func (a *Activities) DeadLetterEvents(ctx context.Context, o Overflow) error {
-	for _, e := range o.Events {
+	letters := make([]order.DeadLetter, len(o.Events))
+	for i, e := range o.Events {
 		value, err := e.Message()
 		if err != nil {
 			return temporal.NewApplicationErrorWithCause("encode "+e.Name(), "Encoding", err)
 		}
-		err = a.deadLetters.DeadLetter(ctx, order.DeadLetter{
-			Source: e.Source, Key: []byte(e.SyncID), Value: value, Reason: order.OrderBlocked,
-			Detail: "the order is stuck on " + o.StuckOn + " and its queue is full; free the order, then: ordersync deadletter replay --order " + e.SyncID,
-		})
-		if err != nil {
-			return temporal.NewApplicationErrorWithCause("dead letter "+e.Name(), DeadLetterUnavailable, err)
+		letters[i] = order.DeadLetter{
+			Source: e.Source, Key: []byte(e.SyncID), Value: value, Reason: cmp.Or(o.Reason, order.OrderBlocked), Detail: o.detail(e),
 		}
+	}
+	if err := a.deadLetters.DeadLetter(ctx, letters...); err != nil {
+		return temporal.NewApplicationErrorWithCause(fmt.Sprintf("write %d dead letters", len(letters)), DeadLetterUnavailable, err)
 	}
 	return nil
 }

@@ -36,8 +36,8 @@ func (s *servers) RecordAction(_ context.Context, a order.Action) error {
 	s.actions = append(s.actions, a)
 	return s.err
 }
-func (s *servers) DeadLetter(_ context.Context, d order.DeadLetter) error {
-	s.letters = append(s.letters, d)
+func (s *servers) DeadLetter(_ context.Context, letters ...order.DeadLetter) error {
+	s.letters = append(s.letters, letters...)
 	return s.err
 }
 func (s *servers) Blocked(order.Blocked) {}

@@ -9,9 +9,22 @@ import (
 	"ordersync/internal/order"
 )
 
-// Rules is the number of the behaviour that new runs follow. A change of behaviour takes the next
-// number; runs that are under way keep theirs, so workers are deployed before starters.
-const Rules = 1
+// The rules are numbers of behaviours. A run keeps the number that it was started with, over
+// continue-as-new too, so that its history replays. A worker knows all from OldestRules to Rules.
+const (
+	// RulesFirst is the behaviour of the first release.
+	RulesFirst = 1
+	// RulesCredit came with the credit of an order. A second event of the same identity becomes a dead
+	// letter. A run whose history nears the server's limit sends the tail of what is pending to the
+	// dead-letter topic. A result that is not known, such as one that was given by hand, means: try again.
+	RulesCredit = 2
+
+	// OldestRules may still be followed by open runs.
+	OldestRules = RulesFirst
+	// Rules are followed by new runs. A change of behaviour takes the next number, so workers are
+	// deployed before starters.
+	Rules = RulesCredit
+)
 
 // Settings are what a run goes by. They travel in its input, never from the worker's environment:
 // a setting that changed under an open run would make its replay differ.
@@ -81,6 +94,8 @@ type State struct {
 	// first 100, PendingCount tells all.
 	Pending      []PendingEvent `json:"pending"`
 	PendingCount int            `json:"pending_count"`
+	// Leaving counts the events and signals on their way to the dead-letter topic.
+	Leaving int `json:"leaving,omitempty"`
 	// Step is the event the order is stuck on or about to apply.
 	Step       *PendingEvent `json:"step,omitempty"`
 	StuckSince *time.Time    `json:"stuck_since,omitempty"`

@@ -69,9 +69,9 @@ type orderSync struct {
 }
 
 func newOrderSync(ctx workflow.Context, in Input) *orderSync {
-	if in.Settings.Rules != Rules {
+	if r := in.Settings.Rules; r < OldestRules || r > Rules {
 		// Failing the task, not the workflow: it goes on as soon as a worker comes that knows.
-		panic(fmt.Sprintf("the run follows rules %d and this worker knows %d: deploy workers that know them, before starters", in.Settings.Rules, Rules))
+		panic(fmt.Sprintf("the run follows rules %d and this worker knows %d to %d: deploy workers that know them, before starters", r, OldestRules, Rules))
 	}
 	s := &orderSync{in: in, canceled: ctx.Done(), received: map[string]int{}}
 	// A cancelled context would cancel every step before it begins, and pending events would die
@@ -82,9 +82,7 @@ func newOrderSync(ctx workflow.Context, in Input) *orderSync {
 	} else {
 		s.Carried = Carried{Inbox: inbox.New(in.Settings.HoldWindow), LastActive: workflow.Now(ctx)}
 	}
-	for _, e := range in.Events {
-		s.Inbox.Add(e)
-	}
+	s.add(in.Events)
 	s.subscribe()
 	s.answerQueries()
 	return s
@@ -96,6 +94,9 @@ func (s *orderSync) run() error {
 		s.drain()
 		if s.shouldContinue() {
 			return s.continueAsNew()
+		}
+		if s.rules() >= RulesCredit {
+			s.startFlush()
 		}
 		next := s.next()
 		switch next.Action {
@@ -156,6 +157,17 @@ func (s *orderSync) continueAsNew() error {
 }
 
 func (s *orderSync) now() time.Time { return workflow.Now(s.ctx) }
+
+// rules is the number of the behaviour that the run follows.
+func (s *orderSync) rules() int { return s.in.Settings.Rules }
+
+// yield lets the worker know that the task goes on: the SDK fails one that runs for a second without a
+// pause. It costs no command.
+func (s *orderSync) yield() {
+	done := workflow.NewChannel(s.ctx)
+	workflow.Go(s.ctx, func(ctx workflow.Context) { done.Send(ctx, nil) })
+	done.Receive(s.ctx, nil)
+}
 
 // alarm is the run's one timer, and a lazy one: it is kept while it rings no later than needed,
 // and set again when it has rung too early. Each timer costs an action.

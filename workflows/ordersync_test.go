@@ -103,10 +103,10 @@ func (s *shop) write(e order.Event, o order.Outcome) order.Result {
 	return order.Result{Outcome: o, Status: s.status}
 }
 
-func (s *shop) DeadLetter(_ context.Context, d order.DeadLetter) error {
+func (s *shop) DeadLetter(_ context.Context, letters ...order.DeadLetter) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dead = append(s.dead, d)
+	s.dead = append(s.dead, letters...)
 	return nil
 }
 
@@ -655,7 +655,7 @@ func TestAFullQueueBehindAnUndecodableSignalOverflowsAndContinues(t *testing.T) 
 	})
 	b.run(workflows.Input{SyncID: "1", Settings: rules, Events: []order.Event{creation}})
 	in := continued(t, b)
-	require.Len(t, in.Carried.Inbox.Pending, 1000)
+	require.Equal(t, 1000, in.Carried.Inbox.Len())
 }
 
 func TestAnAuditThatCannotBeWrittenHoldsUpNeitherDeadLettersNorAContinuation(t *testing.T) {

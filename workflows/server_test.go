@@ -459,8 +459,10 @@ func TestDoomedWorker(t *testing.T) {
 func TestReplay(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("testdata", "histories", "*.json"))
 	require.NoError(t, err)
-	for _, name := range []string{"one-request", "spread", "blocked-retry-skip", "retrying-retry", "held-inserted", "carried-blocked", "cancel-refused"} {
-		require.Contains(t, files, filepath.Join("testdata", "histories", fmt.Sprintf("rules%d-%s.json", workflows.Rules, name)), "record it: go test ./workflows -run TestServer -record")
+	for number := workflows.OldestRules; number <= workflows.Rules; number++ {
+		for _, name := range []string{"one-request", "spread", "blocked-retry-skip", "retrying-retry", "held-inserted", "carried-blocked", "cancel-refused"} {
+			require.Contains(t, files, filepath.Join("testdata", "histories", fmt.Sprintf("rules%d-%s.json", number, name)), "record it: go test ./workflows -run TestServer -record")
+		}
 	}
 	for _, name := range []string{workflows.PollERPName, workflows.BackfillName} {
 		require.Contains(t, files, filepath.Join("testdata", "histories", name+".json"))

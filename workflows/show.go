@@ -87,7 +87,7 @@ func (s *orderSync) state() State {
 func (s *orderSync) summary(next inbox.Next) State {
 	state := State{
 		SyncID: s.in.SyncID, Status: StateApplying, OrderStatus: s.OrderStatus, Applied: s.Inbox.Resolved,
-		PendingCount: len(s.Inbox.Pending), Rules: s.in.Settings.Rules,
+		PendingCount: s.Inbox.Len(), Leaving: len(s.outbox), Rules: s.in.Settings.Rules,
 	}
 	if next.Step.Event.SyncID != "" {
 		step := pendingEvent(next.Step.Event)
@@ -199,6 +199,9 @@ func (s *orderSync) describe() {
 		fmt.Fprintf(&text, "\n- to %s: %s", r.when, code(r.command))
 	}
 	fmt.Fprintf(&text, "\n\n%d pending, %d resolved", state.PendingCount, state.Applied)
+	if state.Leaving > 0 {
+		fmt.Fprintf(&text, ", %d on the way to the dead-letter topic", state.Leaving)
+	}
 	if state.Step != nil {
 		fmt.Fprintf(&text, ", event %s", code(state.Step.EventID.String()))
 	}

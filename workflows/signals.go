@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/internal/order"
+	"ordersync/workflows/inbox"
 )
 
 // UndecodableSignal is the type of the block of an order that got an `events` signal with no
@@ -27,6 +28,8 @@ const (
 	maxUndecoded = 256 << 10
 	// maxOperator is how many operator signals are remembered.
 	maxOperator = 20
+	// maxDecode bounds what is decoded of signals without a pause, in bytes. Some 20 ms a MiB are usual.
+	maxDecode = 1 << 20
 	// maxText bounds a reason or an error in the state, in bytes.
 	maxText = 500
 )
@@ -73,25 +76,60 @@ func (s *orderSync) subscribe() {
 	}
 }
 
-func (s *orderSync) receive(sub subscription) bool {
+// receive takes one signal, and returns its size in bytes, or -1 if there is none.
+func (s *orderSync) receive(sub subscription) int {
 	var raw converter.RawValue
 	if !sub.channel.ReceiveAsync(&raw) {
-		return false
+		return -1
 	}
 	s.received[sub.name]++
 	sub.take(raw.Payload())
-	return true
+	return len(raw.Payload().GetData())
 }
 
-// drain takes every signal that has arrived. It does not yield.
+// drain takes every signal that has arrived. It yields where they are many; after the last of them it
+// does not.
 func (s *orderSync) drain() {
-	for _, sub := range s.subs {
-		for s.receive(sub) {
-		}
+	for s.drainPart() {
+		s.yield()
+	}
+	if s.rules() >= RulesCredit && s.flush != nil && s.flush.IsReady() {
+		s.endFlush()
 	}
 	for _, e := range s.Inbox.Overflow(s.now(), len(s.Undecoded) > 0) {
-		s.outbox = append(s.outbox, letter{event: &e})
+		s.outbox = append(s.outbox, letter{event: &e, reason: order.OrderBlocked})
 	}
+	if s.rules() >= RulesCredit && s.nearsLimit() && !(len(s.outbox) == 0 && s.Inbox.Fits()) {
+		for _, e := range s.Inbox.Cut() {
+			s.outbox = append(s.outbox, letter{event: &e, reason: order.OrderBacklog})
+		}
+	}
+}
+
+// drainPart takes signals until none is left or maxDecode is reached, and reports whether it was reached.
+func (s *orderSync) drainPart() bool {
+	bytes := 0
+	for _, sub := range s.subs {
+		for n := s.receive(sub); n >= 0; n = s.receive(sub) {
+			if bytes += n; bytes >= maxDecode {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// A run whose history is larger than this continues as new as soon as it can, and sends what does not
+// fit to the dead-letter topic, stuck or not. The server terminates a run at 50 MiB or 51,200 events, and
+// what is sent there is in the history twice. The starter's credit ends long before.
+const (
+	maxHistoryBytes  = 20 << 20
+	maxHistoryEvents = 25_000
+)
+
+func (s *orderSync) nearsLimit() bool {
+	info := workflow.GetInfo(s.ctx)
+	return info.GetCurrentHistorySize() >= maxHistoryBytes || info.GetCurrentHistoryLength() >= maxHistoryEvents
 }
 
 func (s *orderSync) takeEvents(payload *commonpb.Payload) {
@@ -105,9 +143,20 @@ func (s *orderSync) takeEvents(payload *commonpb.Payload) {
 
 func (s *orderSync) add(events []order.Event) {
 	for _, e := range events {
-		if s.Inbox.Add(e) {
+		switch s.Inbox.Add(e) {
+		case inbox.Queued:
 			s.LastActive = s.now()
+		case inbox.Conflict:
+			s.conflict(e)
+		case inbox.Duplicate:
 		}
+	}
+}
+
+// conflict sends an event to the dead-letter topic that has the identity of another one.
+func (s *orderSync) conflict(e order.Event) {
+	if s.rules() >= RulesCredit {
+		s.outbox = append(s.outbox, letter{event: &e, reason: order.IdentityConflict, other: s.Inbox.Other(e)})
 	}
 }
 

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"go.temporal.io/sdk/converter"
@@ -63,6 +64,9 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 	fast.Summary = summary
 	ctx := workflow.WithLocalActivityOptions(s.ctx, fast)
 	err := workflow.ExecuteLocalActivity(ctx, activity, step).Get(ctx, &result)
+	if err == nil {
+		err = s.check(result)
+	}
 	if err != nil && !permanent(err) {
 		s.Inbox.Delay(id, errorType(err), clip(errorText(err)), s.now())
 		s.show(shown{Status: StatusRetrying, Error: errorType(err), Since: s.Inbox.Stuck.Since})
@@ -80,24 +84,45 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 			}
 		}
 		result = order.Result{}
-		err = future.Get(ctx, &result)
+		if err = future.Get(ctx, &result); err == nil {
+			err = s.check(result)
+		}
 	}
 
 	switch {
 	case err != nil && !permanent(err):
-		// The slow path ends this way only by somebody's hand (`temporal activity fail`): the step
-		// stays the next one and is tried anew.
+		// The slow path ends this way only by hand (`temporal activity fail` or `complete`): the step
+		// stays the next one and is tried again.
 		s.Inbox.Delay(id, errorType(err), clip(errorText(err)), s.now())
 	case err != nil:
 		s.Inbox.Refuse(id, errorType(err), clip(errorText(err)), s.now())
 	case result.Outcome == order.Missing:
 		s.OrderStatus = ""
 		s.Inbox.Lacks(s.now())
+	case result.Outcome == order.Conflict:
+		s.outbox = append(s.outbox, letter{event: &step.Event, reason: order.IdentityConflict})
+		s.Inbox.Drop(id)
 	default:
 		s.noteTooLate(step.Event, result)
 		s.OrderStatus, s.LastActive = result.Status, s.now()
 		s.Inbox.Resolve(id, result, s.now())
 	}
+}
+
+// UnknownOutcome is the type of the error of a step whose result is none of the known ones: somebody
+// completed it by hand (`temporal activity complete`).
+const UnknownOutcome = "UnknownOutcome"
+
+// check refuses a result that says nothing of the event: the target is asked again.
+func (s *orderSync) check(r order.Result) error {
+	switch r.Outcome {
+	case order.Applied, order.Stale, order.Skipped, order.Missing, order.Conflict:
+		return nil
+	}
+	if s.rules() < RulesCredit {
+		return nil
+	}
+	return temporal.NewApplicationError(fmt.Sprintf("the result has outcome %q, which is none of the known ones; the step is tried again", r.Outcome), UnknownOutcome)
 }
 
 func permanent(err error) bool {
@@ -131,9 +156,13 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// letter is one thing on its way to the dead-letter topic: an event, or a signal's input.
+// letter is one thing on its way to the dead-letter topic: an event and why it goes there, or a
+// signal's input.
 type letter struct {
 	event  *order.Event
+	reason order.Reason
+	// other names the event whose identity it has, where that is the reason.
+	other  string
 	signal *undecoded
 }
 
@@ -143,7 +172,8 @@ const (
 	maxFlushBytes = 512 << 10
 )
 
-// startFlush sends the first letters of the outbox on their way: a run of events, or one signal.
+// startFlush sends the first letters of the outbox on their way: events that go for the same reason, or
+// one signal.
 // It goes on beside the step the order is stuck on.
 func (s *orderSync) startFlush() {
 	if s.flush != nil || len(s.outbox) == 0 {
@@ -156,10 +186,11 @@ func (s *orderSync) startFlush() {
 		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(u.payload()))
 		return
 	}
-	over := activities.Overflow{StuckOn: s.Inbox.Next(s.now()).Step.Event.Name()}
+	first := s.outbox[0]
+	over := activities.Overflow{StuckOn: s.Inbox.Next(s.now()).Step.Event.Name(), Reason: first.reason, Other: first.other}
 	bytes := 0
 	for _, l := range s.outbox {
-		if l.event == nil || len(over.Events) == maxFlush || len(over.Events) > 0 && bytes+l.event.Size() > maxFlushBytes {
+		if l.event == nil || l.reason != first.reason || l.other != first.other || len(over.Events) == maxFlush || len(over.Events) > 0 && bytes+l.event.Size() > maxFlushBytes {
 			break
 		}
 		bytes += l.event.Size()

@@ -119,7 +119,7 @@ func TestBackfillThatWaitsIsNotInFlight(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, b.made(), 21)
 		require.Equal(t, standing{next: 21}, p.tracker.Load().standing())
-		_, shares := b.lanes.usage()
+		_, _, shares := b.lanes.usage()
 		require.Zero(t, shares[backfillShare].bytes)
 
 		began := time.Now()
@@ -207,7 +207,7 @@ func TestLiveIsNotHeldUpByABackfillAtItsBound(t *testing.T) {
 			go func() { _ = p.hand(ctx, records) }()
 		}
 		time.Sleep(time.Second)
-		calls, shares := b.lanes.usage()
+		calls, _, shares := b.lanes.usage()
 		require.Equal(t, 2, calls)
 		require.Equal(t, 10, shares[backfillShare].lanes)
 
@@ -246,7 +246,7 @@ func TestLiveEventTakesItsLaneAlong(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, [][]int64{{1, 7}}, b.carried("a"))
 		require.Equal(t, int64(8), live.tracker.Load().next)
-		_, shares := b.lanes.usage()
+		_, _, shares := b.lanes.usage()
 		require.Equal(t, 1, shares[backfillShare].lanes)
 		require.Equal(t, 1, shares["online"].lanes)
 

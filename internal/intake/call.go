@@ -30,6 +30,7 @@ type caller struct {
 	backfill func(topic string) bool
 	settings workflows.Settings
 	metrics  *metrics
+	credit   *credit
 }
 
 // call hands over events of one order, in order of arrival, and returns when the server has them.
@@ -38,8 +39,12 @@ type caller struct {
 // one history event less than a signal, and a start may be eager, if nothing of a backfill is among
 // them. If the workflow runs already the
 // same events go as a signal. After an error the events may have been received all the same; their
-// ids make it harmless to send them again.
+// ids make it harmless to send them again. A *RunFullError is the answer where the order's credit is
+// used up; nothing was sent then.
 func (c *caller) call(ctx context.Context, events []order.Event) error {
+	if err := c.credit.take(ctx, events); err != nil {
+		return err
+	}
 	if events[0].Kind != order.Creation {
 		return c.signal(ctx, events)
 	}

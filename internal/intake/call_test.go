@@ -18,8 +18,9 @@ import (
 
 func newCaller(t *testing.T) *caller {
 	t.Helper()
+	c := dial(t, "default")
 	return &caller{
-		client: dial(t, "default"), taskQueue: devtest.Name(t, "queue"), metrics: newMetrics(nil),
+		client: c, taskQueue: devtest.Name(t, "queue"), metrics: newMetrics(nil), credit: newCredit(c),
 		settings: workflows.Settings{Rules: workflows.Rules, HoldWindow: time.Minute, IdleTimeout: time.Hour},
 	}
 }

@@ -27,11 +27,12 @@ var (
 	ageDesc       = describe("oldest_unfinished_seconds", "Age of the oldest record that was fetched and is not finished; 0 if there is none.", "topic", "partition", backfillLabel)
 	lanesDesc     = describe("lanes", "Orders with work in flight.", "topic", backfillLabel)
 	bytesDesc     = describe("in_flight_bytes", "Bytes of the records in flight, counted generously.", "topic", backfillLabel)
+	fullDesc      = describe("orders_full", "Orders whose further events wait in Kafka until their run has worked off what it has.")
 	callsDesc     = describe("calls_in_flight", "Calls to Temporal under way.")
 )
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{committedDesc, lagDesc, inFlightDesc, ageDesc, lanesDesc, bytesDesc, callsDesc} {
+	for _, d := range []*prometheus.Desc{committedDesc, lagDesc, inFlightDesc, ageDesc, lanesDesc, bytesDesc, fullDesc, callsDesc} {
 		ch <- d
 	}
 }
@@ -59,7 +60,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(inFlightDesc, float64(at.unfinished), p.topic, id, slow)
 		gauge(ageDesc, age, p.topic, id, slow)
 	}
-	calls, shares := g.lanes.usage()
+	calls, full, shares := g.lanes.usage()
+	gauge(fullDesc, float64(full))
 	gauge(callsDesc, float64(calls))
 	for name, s := range shares {
 		slow := strconv.FormatBool(name == backfillShare)

@@ -14,6 +14,8 @@
 //   - An order that Temporal does not take delays no other, until a bound is reached (lanes).
 //   - A backfill goes beside: its events pass a limit of their rate before they enter the lanes, have a
 //     small share of the bounds, and are never started eagerly. What waits for the rate is lag in Kafka.
+//   - No order has more outstanding in Temporal than its run can hold (credit). What is beyond waits in
+//     Kafka, and with it its partition once the bounds are reached.
 //   - Everything is bounded: offsets in flight per partition, lanes, bytes, calls. At a bound, and
 //     while too many orders are retrying (brake), it stops fetching, so that what waits shows as lag
 //     in Kafka.
@@ -109,8 +111,8 @@ type Options struct {
 
 // DeadLetters is the dead-letter topic.
 type DeadLetters interface {
-	// DeadLetter returns when the letter is acknowledged.
-	DeadLetter(ctx context.Context, letter order.DeadLetter) error
+	// DeadLetter returns when all letters are acknowledged.
+	DeadLetter(ctx context.Context, letters ...order.DeadLetter) error
 }
 
 // Limits bound what is in flight. Zero is the default.
@@ -212,7 +214,7 @@ func New(o Options) (*Intake, error) {
 		buried:    rate.Sometimes{First: 100, Interval: time.Second},
 	}
 	i.pace = newPace(o.BackfillRate, i.metrics.backfillRate)
-	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, backfill: i.isBackfill, settings: o.Settings, metrics: i.metrics}
+	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, backfill: i.isBackfill, settings: o.Settings, metrics: i.metrics, credit: newCredit(o.Temporal)}
 	i.call = c.call
 	i.brake = &brake{
 		count: i.countRetrying, maxRetrying: int64(o.Limits.MaxRetrying), changed: i.wake,

@@ -19,6 +19,8 @@ const (
 	callInterval = 100 * time.Millisecond
 	// callTimeout bounds one call. What it sent may have been received.
 	callTimeout = 10 * time.Second
+	// fullFirst and fullMost bound the time between two questions whether a full run has become smaller.
+	fullFirst, fullMost = 200 * time.Millisecond, 5 * time.Second
 )
 
 // lane is one order with work in flight: its records, first in, first out, and at most one call to
@@ -31,6 +33,7 @@ type lane struct {
 	syncID  string
 	share   *share
 	pending []*record
+	bytes   int // of pending, in record.size
 	timer   *time.Timer
 
 	// atMost bounds the next batch after one was refused for its size; 0 for no such bound.
@@ -38,6 +41,8 @@ type lane struct {
 	// attempts counts the failures in a row, and backoff spaces them; nil while there are none.
 	attempts int
 	backoff  *backoff.ExponentialBackOff
+	// full spaces the questions whether the order's run has become smaller; nil while it has room.
+	full *backoff.ExponentialBackOff
 }
 
 // batch is what the next call carries. It is valid until drop.
@@ -57,8 +62,17 @@ func (n *lane) batch() []*record {
 	return n.pending[:count]
 }
 
+// put adds a record at the end.
+func (n *lane) put(r *record) {
+	n.pending = append(n.pending, r)
+	n.bytes += r.size()
+}
+
 // drop removes the first count records, and what batch gave of them.
 func (n *lane) drop(count int) {
+	for _, r := range n.pending[:count] {
+		n.bytes -= r.size()
+	}
 	clear(n.pending[:count])
 	n.pending = n.pending[count:]
 }
@@ -74,7 +88,15 @@ func (n *lane) failed() time.Duration {
 
 // succeeded forgets the failures and what they bounded.
 func (n *lane) succeeded() {
-	n.attempts, n.backoff, n.atMost = 0, nil, 0
+	n.attempts, n.backoff, n.atMost, n.full = 0, nil, 0, nil
+}
+
+// waits says how long to rest before a full run is asked about again.
+func (n *lane) waits() time.Duration {
+	if n.full == nil {
+		n.full = &backoff.ExponentialBackOff{InitialInterval: fullFirst, Multiplier: 1.5, RandomizationFactor: 0.5, MaxInterval: fullMost}
+	}
+	return n.full.NextBackOff()
 }
 
 // trouble is what the lane's failures are noted under.

@@ -2,10 +2,13 @@ package intake
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"ordersync/internal/order"
 )
@@ -29,6 +32,7 @@ type lanes struct {
 	troubles *troubles
 
 	mu      sync.Mutex
+	fullLog rate.Sometimes
 	room    *sync.Cond // signalled when a bound may have been left
 	byOrder map[string]*lane
 	shares  map[string]*share // by topic
@@ -37,6 +41,7 @@ type lanes struct {
 	turns    []*share // the shares, in the order in which they take turns
 	turn     int
 	calls    int
+	waiting  int // lanes that wait for a full run
 	closed   bool
 	running  sync.WaitGroup
 }
@@ -58,10 +63,13 @@ const (
 	backfillPart = 8
 	// backfillShare is the name of their share. No topic can have it.
 	backfillShare = "*.backfill"
+	// laneShare is the part of its topic's bytes that one order may use: one in so many.
+	laneShare = 4
 )
 
 func newLanes(ctx context.Context, l *lanes, topics, backfills []string) *lanes {
 	l.ctx = ctx
+	l.fullLog = rate.Sometimes{First: 10, Interval: logInterval}
 	l.room = sync.NewCond(&l.mu)
 	l.byOrder = make(map[string]*lane)
 	l.shares = make(map[string]*share, len(topics)+len(backfills))
@@ -138,7 +146,14 @@ func (l *lanes) fits(r *record) bool {
 	if s.bytes > 0 && s.bytes+r.size() > s.maxBytes {
 		return false
 	}
-	return r.rejection != nil || l.byOrder[r.event.SyncID] != nil || s.lanes < s.maxLanes
+	if r.rejection != nil {
+		return true
+	}
+	if n := l.byOrder[r.event.SyncID]; n != nil {
+		// One order with a long queue stops its partition, and must not use up its topic's bytes.
+		return n.bytes+r.size() <= s.maxBytes/laneShare || len(n.pending) == 0
+	}
+	return s.lanes < s.maxLanes
 }
 
 func (l *lanes) add(r *record) {
@@ -154,11 +169,11 @@ func (l *lanes) add(r *record) {
 		n = &lane{syncID: r.event.SyncID, share: s}
 		l.byOrder[n.syncID] = n
 		s.lanes++
-		n.pending = append(n.pending, r)
+		n.put(r)
 		l.rested(n)
 		return
 	}
-	n.pending = append(n.pending, r)
+	n.put(r)
 	if n.share == l.backfill && s != l.backfill {
 		l.hurry(n, s)
 	}
@@ -224,6 +239,8 @@ func (l *lanes) send(n *lane, s *share, batch []*record) {
 		l.rest(n, time.Until(began.Add(callInterval)))
 	case l.ctx.Err() != nil:
 		return // the next owner of the partition sends them again
+	case errors.As(err, new(*RunFullError)):
+		l.waits(n, err)
 	case refusedForSize(err) && len(batch) > 1:
 		n.atMost = len(batch) / 2
 		l.rest(n, 0)
@@ -247,7 +264,22 @@ func (l *lanes) handedOver(n *lane, batch []*record) {
 	l.recovered(n)
 }
 
+// waits lets the lane ask again after a while whether its order's run has room. The order is not failing:
+// it has more to do than fits into a run.
+func (l *lanes) waits(n *lane, full error) {
+	if n.full == nil {
+		l.waiting++
+		l.fullLog.Do(func() {
+			l.log.Warn("an order's events wait in Kafka until its run has worked off what it has", "order", n.syncID, "error", full)
+		})
+	}
+	l.rest(n, n.waits())
+}
+
 func (l *lanes) recovered(n *lane) {
+	if n.full != nil {
+		l.waiting--
+	}
 	if n.attempts > 0 {
 		l.troubles.over(n.trouble())
 	}
@@ -329,13 +361,14 @@ func (l *lanes) close() {
 	l.room.Broadcast()
 }
 
-// usage is what the lanes use of their bounds, by the names of the shares.
-func (l *lanes) usage() (calls int, shares map[string]share) {
+// usage is what the lanes use of their bounds, by the names of the shares, and how many of them wait for
+// a full run.
+func (l *lanes) usage() (calls, full int, shares map[string]share) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	shares = make(map[string]share, len(l.shares))
 	for _, s := range l.turns {
 		shares[s.name] = share{lanes: s.lanes, bytes: s.bytes}
 	}
-	return l.calls, shares
+	return l.calls, l.waiting, shares
 }

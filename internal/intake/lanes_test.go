@@ -381,7 +381,7 @@ func TestTopicKeepsToItsShareOfLanesAndBytes(t *testing.T) {
 				taken := make(chan bool)
 				go func() { taken <- b.lanes.take(online) }()
 				synctest.Wait()
-				_, shares := b.lanes.usage()
+				_, _, shares := b.lanes.usage()
 				require.Equal(t, 4, shares["online"].lanes)
 				other := b.record("store", "s", bound.size)
 				other.tracker = newTracker(other.message.Offset, true)

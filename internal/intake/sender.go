@@ -22,6 +22,8 @@ const (
 	// sendAttempts bounds the calls for one batch. Unlike the starter, which has nowhere to put an
 	// event it gives up, whoever uses a Sender can come again.
 	sendAttempts = 8
+	// sendPatience bounds the wait for a full run to become smaller.
+	sendPatience = 10 * time.Minute
 )
 
 // Sender hands events to Temporal as the starter does, for those who have them from elsewhere than
@@ -39,7 +41,7 @@ type Sender struct {
 // NewSender makes a Sender. The client is made with workflows.DataConverter; settings travel in the
 // input of every order that is started.
 func NewSender(c client.Client, taskQueue string, settings workflows.Settings) *Sender {
-	calls := &caller{client: c, taskQueue: taskQueue, settings: settings, metrics: newMetrics(nil)}
+	calls := &caller{client: c, taskQueue: taskQueue, settings: settings, metrics: newMetrics(nil), credit: newCredit(c)}
 	return &Sender{call: calls.call, called: map[string]time.Time{}}
 }
 
@@ -79,6 +81,7 @@ func (s *Sender) Send(ctx context.Context, events []order.Event) (failed map[str
 
 // send empties a lane, call by call.
 func (s *Sender) send(ctx context.Context, n *lane) error {
+	patience := time.Now().Add(sendPatience)
 	for len(n.pending) > 0 {
 		if err := pause(ctx, s.due(n.syncID)); err != nil {
 			return err
@@ -91,6 +94,11 @@ func (s *Sender) send(ctx context.Context, n *lane) error {
 		case err == nil:
 			n.drop(len(batch))
 			n.succeeded()
+			patience = time.Now().Add(sendPatience)
+		case errors.As(err, new(*RunFullError)) && time.Now().Before(patience):
+			if err := pause(ctx, n.waits()); err != nil {
+				return err
+			}
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case refusedForSize(err) && len(batch) > 1:

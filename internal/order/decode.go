@@ -39,6 +39,8 @@ const (
 	UnknownEvent  Reason = "unknown-event"
 	// OrderBlocked is an event that arrived behind a stuck order whose queue was full.
 	OrderBlocked Reason = "order-blocked"
+	// OrderBacklog is an event that its order's workflow could not hold, stuck or not.
+	OrderBacklog Reason = "order-backlog"
 	// Undecodable is a signal to an order's workflow that holds no events.
 	Undecodable Reason = "undecodable-signal"
 	// IdentityConflict is an event with the event_id of another event of its order.

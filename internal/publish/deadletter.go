@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -33,24 +34,40 @@ const (
 // maxDetail bounds the detail, in bytes: it may quote another server's error.
 const maxDetail = 1 << 10
 
-// DeadLetter writes one dead letter and returns when it is acknowledged. It is keyed as its record
-// was, so those of an order stay in order. A null value stays null; one that the broker refuses for
-// its size is replaced by its size and digest. Every error is worth another attempt.
-func (p *Producer) DeadLetter(ctx context.Context, letter order.DeadLetter) error {
-	m := kafka.Message{Topic: p.deadLetterTopic, Key: letter.Key, Value: letter.Value, Headers: headers(letter)}
-	err := p.Publish(ctx, m)
-	if TooLarge(err) && letter.Value != nil {
-		digest := sha256.Sum256(letter.Value)
-		m.Value = nil
-		m.Headers = append(m.Headers,
-			header(HeaderSize, strconv.Itoa(len(letter.Value))),
-			header(HeaderSHA256, hex.EncodeToString(digest[:])))
-		err = p.Publish(ctx, m)
+// DeadLetter writes dead letters and returns when all are acknowledged. Each is keyed as its record was,
+// so those of an order stay in order. A null value stays null; one that the broker refuses for its size is
+// replaced by its size and digest, and then comes after the others. Every error is worth another attempt,
+// which writes those again that were acknowledged.
+func (p *Producer) DeadLetter(ctx context.Context, letters ...order.DeadLetter) error {
+	messages := make([]kafka.Message, len(letters))
+	for i, letter := range letters {
+		messages[i] = kafka.Message{Topic: p.deadLetterTopic, Key: letter.Key, Value: letter.Value, Headers: headers(letter)}
+	}
+	err := p.Publish(ctx, messages...)
+	var failures Errors
+	if errors.As(err, &failures) && !stopped(failures) {
+		var smaller []kafka.Message
+		for i, failure := range failures {
+			if failure != nil {
+				smaller = append(smaller, withoutValue(messages[i]))
+			}
+		}
+		err = p.Publish(ctx, smaller...)
 	}
 	if err != nil {
-		return fmt.Errorf("dead letter to topic %s: %w", p.deadLetterTopic, err)
+		return fmt.Errorf("write %d dead letters to topic %s: %w", len(letters), p.deadLetterTopic, err)
 	}
 	return nil
+}
+
+// withoutValue is a dead letter that says how large its value was, and has its digest.
+func withoutValue(m kafka.Message) kafka.Message {
+	digest := sha256.Sum256(m.Value)
+	m.Headers = append(m.Headers,
+		header(HeaderSize, strconv.Itoa(len(m.Value))),
+		header(HeaderSHA256, hex.EncodeToString(digest[:])))
+	m.Value = nil
+	return m
 }
 
 func headers(letter order.DeadLetter) []kafka.Header {

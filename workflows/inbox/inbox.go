@@ -20,6 +20,7 @@
 package inbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"time"
@@ -71,83 +72,128 @@ type Stuck struct {
 
 // Inbox is the state of one order. Its JSON form is carried by continue-as-new.
 type Inbox struct {
+	plain
+	queue queue
+	// recent are the last resolved events, oldest first, and resolved the same by their ids.
+	recent   []uuid.UUID
+	resolved map[uuid.UUID]Identity
+}
+
+// plain is what is carried as it stands.
+type plain struct {
 	HoldWindow time.Duration `json:"hold_window"`
-	Pending    []order.Event `json:"pending,omitempty"`
-	// Recent are the ids of the last resolved events, oldest first.
-	Recent   []uuid.UUID `json:"recent,omitempty"`
-	Presence Presence    `json:"presence,omitempty"`
+	Presence   Presence      `json:"presence,omitempty"`
 	// HeldSince and HoldUntil are set while the order is absent: the window for its creation.
 	HeldSince time.Time `json:"held_since,omitzero"`
 	HoldUntil time.Time `json:"hold_until,omitzero"`
 	Stuck     *Stuck    `json:"stuck,omitempty"`
 	// Resolved counts all events that left through the ledger.
 	Resolved int64 `json:"resolved"`
+}
 
-	bytes int
-	known map[uuid.UUID]bool // ids of Pending and Recent
+// carried is the JSON form of an Inbox.
+type carried struct {
+	plain
+	Pending []order.Event `json:"pending,omitempty"`
+	// Recent are the ids of the last resolved events, oldest first; Identities, in the same order, say
+	// which events they were. A run that an earlier release carried over has none.
+	Recent     []uuid.UUID `json:"recent,omitempty"`
+	Identities []Identity  `json:"identities,omitempty"`
+}
+
+// Identity is what two events of the same id must agree on to be the same event.
+type Identity struct {
+	Kind    order.Kind `json:"event,omitempty"` // empty where it is not known
+	Version int64      `json:"version,omitempty"`
+	Digest  string     `json:"digest,omitempty"`
+}
+
+func (i Identity) same(e order.Event) bool {
+	return i.Kind == "" || e.SameAs(i.Kind, i.Version, i.Digest)
 }
 
 // New is the inbox of an order of which nothing is known yet.
 func New(holdWindow time.Duration) *Inbox {
-	b := &Inbox{HoldWindow: holdWindow}
-	b.index()
-	return b
+	return &Inbox{plain: plain{HoldWindow: holdWindow}, queue: newQueue(), resolved: map[uuid.UUID]Identity{}}
+}
+
+// MarshalJSON writes the inbox to be carried. As the data converter does, it leaves "<" as it is.
+func (b *Inbox) MarshalJSON() ([]byte, error) {
+	c := carried{plain: b.plain, Pending: b.queue.events(), Recent: b.recent}
+	for _, id := range b.recent {
+		c.Identities = append(c.Identities, b.resolved[id])
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(c)
+	return out.Bytes(), err
 }
 
 // UnmarshalJSON restores a carried inbox.
 func (b *Inbox) UnmarshalJSON(raw []byte) error {
-	type plain Inbox
-	if err := json.Unmarshal(raw, (*plain)(b)); err != nil {
+	var c carried
+	if err := json.Unmarshal(raw, &c); err != nil {
 		return err
 	}
-	b.index()
+	*b = Inbox{plain: c.plain, recent: c.Recent, resolved: make(map[uuid.UUID]Identity, len(c.Recent))}
+	for i, id := range c.Recent {
+		var known Identity
+		if i < len(c.Identities) {
+			known = c.Identities[i]
+		}
+		b.resolved[id] = known
+	}
+	b.queue.restore(c.Pending)
 	return nil
 }
 
-func (b *Inbox) index() {
-	b.known = make(map[uuid.UUID]bool, len(b.Pending)+len(b.Recent))
-	b.bytes = 0
-	for _, e := range b.Pending {
-		b.known[e.ID] = true
-		b.bytes += e.Size()
+// Arrival is what Add did with an event.
+type Arrival int
+
+// The answers of Add.
+const (
+	// Queued: the event is pending now.
+	Queued Arrival = iota
+	// Duplicate: the event is pending already, or was resolved a short while ago. It is dropped.
+	Duplicate
+	// Conflict: another event of the same id is pending, or was resolved a short while ago. The new one
+	// is not queued; it must become a dead letter.
+	Conflict
+)
+
+// Other names the event whose identity e has, after Add has answered Conflict.
+func (b *Inbox) Other(e order.Event) string {
+	if n := b.queue.byID[e.ID]; n != nil {
+		return n.event.Name()
 	}
-	for _, id := range b.Recent {
-		b.known[id] = true
-	}
+	known := b.resolved[e.ID]
+	return order.Event{Kind: known.Kind, Version: known.Version}.Name()
 }
 
-// Add queues an event where the order rules put it. It answers false, and drops the event, if it
-// is pending already or was resolved a short while ago.
-func (b *Inbox) Add(e order.Event) bool {
-	if b.known[e.ID] {
-		return false
+// Add queues an event where the order rules put it, unless it has come before.
+func (b *Inbox) Add(e order.Event) Arrival {
+	known, is := b.resolved[e.ID]
+	if n := b.queue.byID[e.ID]; n != nil {
+		known, is = identity(n.event), true
 	}
-	b.known[e.ID] = true
-	b.bytes += e.Size()
-	at := slices.IndexFunc(b.Pending, func(p order.Event) bool { return precedes(e, p) })
-	if at < 0 {
-		at = len(b.Pending)
-	}
-	b.Pending = slices.Insert(b.Pending, at, e)
-	return true
-}
-
-// precedes tells whether an event goes before one that is pending.
-func precedes(e, pending order.Event) bool {
 	switch {
-	case e.Versioned() != pending.Versioned():
-		return false
-	case !e.Versioned():
-		// A replay, or a signal that could not be read at first, brings it late.
-		mine, other := e.Source, pending.Source
-		return mine.Topic == other.Topic && mine.Partition == other.Partition && mine.Offset < other.Offset &&
-			!mine.ReceivedAt.After(other.ReceivedAt) // else the topic was made anew
-	case e.Version != pending.Version:
-		return e.Version < pending.Version
+	case !is:
+		b.queue.add(e)
+		return Queued
+	case known.same(e):
+		return Duplicate
 	default:
-		return e.Kind.Rank() < pending.Kind.Rank()
+		return Conflict
 	}
 }
+
+func identity(e order.Event) Identity {
+	return Identity{Kind: e.Kind, Version: e.Version, Digest: e.Digest}
+}
+
+// Len is the number of pending events.
+func (b *Inbox) Len() int { return b.queue.len() }
 
 // Action is what an order does next.
 type Action int
@@ -180,11 +226,11 @@ type Next struct {
 
 // Next says what the order does at now. It changes nothing.
 func (b *Inbox) Next(now time.Time) Next {
-	i := b.head()
-	if i < 0 {
+	head := b.head()
+	if head == nil {
 		return Next{Action: Rest}
 	}
-	next := Next{Action: Apply, Step: order.Step{Event: b.Pending[i]}}
+	next := Next{Action: Apply, Step: order.Step{Event: head.event}}
 	waited := b.Presence == Absent && !now.Before(b.HoldUntil)
 	if s := b.Stuck; s != nil {
 		next.Type, next.Message, next.Since = s.Type, s.Message, s.Since
@@ -213,28 +259,24 @@ func (b *Inbox) Next(now time.Time) Next {
 	return next
 }
 
-// head is the index of the next event, or -1.
-func (b *Inbox) head() int {
+// head is the next event; nil if none is pending.
+func (b *Inbox) head() *node {
 	if b.Stuck != nil {
-		return b.find(b.Stuck.EventID)
+		return b.queue.byID[b.Stuck.EventID]
 	}
-	best := -1
-	for i, e := range b.Pending {
-		if b.Presence != Absent {
-			return i
+	best := b.queue.first
+	if b.Presence != Absent {
+		return best
+	}
+	for n := best; n != nil; n = n.next {
+		if n.event.Kind.Rank() < best.event.Kind.Rank() {
+			best = n
 		}
-		if best < 0 || e.Kind.Rank() < b.Pending[best].Kind.Rank() {
-			best = i
-		}
-		if e.Kind == order.Creation {
+		if n.event.Kind == order.Creation {
 			break
 		}
 	}
 	return best
-}
-
-func (b *Inbox) find(id uuid.UUID) int {
-	return slices.IndexFunc(b.Pending, func(e order.Event) bool { return e.ID == id })
 }
 
 // absent notes that the target lacks the order. The window to wait for its creation begins when
@@ -253,7 +295,7 @@ func (b *Inbox) presence(p Presence) {
 // Upcoming are at most limit pending events in the order in which they would be applied if nothing
 // else arrived.
 func (b *Inbox) Upcoming(limit int) []order.Event {
-	all := slices.Clone(b.Pending)
+	all := b.queue.events()
 	if b.Presence == Absent {
 		slices.SortStableFunc(all, func(x, y order.Event) int { return x.Kind.Rank() - y.Kind.Rank() })
 	}
@@ -272,27 +314,41 @@ func rank(e order.Event, first uuid.UUID) int {
 
 // Resolve takes an event out whose ledger row is committed.
 func (b *Inbox) Resolve(id uuid.UUID, r order.Result, now time.Time) {
-	i := b.find(id)
-	if i < 0 {
+	n := b.queue.byID[id]
+	if n == nil {
 		return
 	}
-	b.bytes -= b.Pending[i].Size()
-	b.Pending = slices.Delete(b.Pending, i, i+1)
-	b.Recent = append(b.Recent, id)
-	if len(b.Recent) > window {
-		delete(b.known, b.Recent[0])
-		b.Recent = slices.Delete(b.Recent, 0, 1)
+	b.queue.remove(n)
+	b.recent = append(b.recent, id)
+	b.resolved[id] = identity(n.event)
+	if len(b.recent) > window {
+		delete(b.resolved, b.recent[0])
+		b.recent = slices.Delete(b.recent, 0, 1)
 	}
 	b.Resolved++
 	b.Stuck = nil
 	switch {
 	case r.Status != "":
 		b.presence(Present)
-	case len(b.Pending) == 0:
+	case b.queue.len() == 0:
 		// Whatever comes next, perhaps much later, has a window of its own.
 		b.presence(Unknown)
 	default:
 		b.absent(now)
+	}
+}
+
+// Drop takes an event out that goes to the dead-letter topic: it counts as resolved, and later events
+// go on.
+func (b *Inbox) Drop(id uuid.UUID) {
+	n := b.queue.byID[id]
+	if n == nil {
+		return
+	}
+	b.queue.remove(n)
+	b.Stuck = nil
+	if b.queue.len() == 0 && b.Presence == Absent {
+		b.presence(Unknown)
 	}
 }
 
@@ -360,9 +416,9 @@ func (b *Inbox) Amend(data json.RawMessage, now time.Time) {
 	if e == nil {
 		return
 	}
-	i := b.find(e.ID)
-	b.bytes += len(data) - len(b.Pending[i].Data)
-	b.Pending[i].Data = data
+	n := b.queue.byID[e.ID]
+	b.queue.bytes += len(data) - len(n.event.Data)
+	n.event.Data = data
 	b.Retry(now)
 	b.Stuck.Amended = true
 }
@@ -377,37 +433,54 @@ func (b *Inbox) Skip(now time.Time) {
 	b.Stuck.Blocked, b.Stuck.Skip = false, true
 }
 
-// Fits tells whether what is pending is within the bounds.
-func (b *Inbox) Fits() bool {
-	return len(b.Pending) <= 1 || len(b.Pending) <= MaxPending && b.bytes <= MaxBytes
+// Fits reports whether what is pending is within the bounds.
+func (b *Inbox) Fits() bool { return b.within(MaxPending, MaxBytes) }
+
+func (b *Inbox) within(events, bytes int) bool {
+	return b.queue.len() <= 1 || b.queue.len() <= events && b.queue.bytes <= bytes
 }
 
 // Overflow takes out what a stuck order cannot keep, from the tail, and returns it in its order.
 // It never takes the stuck event. For an order that is not stuck it does nothing: its events are
-// about to be applied, and a creation that has just ended a hold must not be thrown out. waits tells
+// about to be applied, and a creation that has just ended a hold must not be thrown out. waits says
 // that the order waits for something the inbox does not know of.
 func (b *Inbox) Overflow(now time.Time, waits bool) []order.Event {
 	if b.Fits() {
 		return nil
 	}
 	stuck := b.StuckOn(now)
-	if stuck == nil && waits {
-		stuck = &b.Pending[b.head()]
-	}
-	if stuck == nil {
+	switch {
+	case stuck != nil:
+		return b.cut(stuck.ID, MaxPending, MaxBytes)
+	case waits:
+		return b.cut(b.head().event.ID, MaxPending, MaxBytes)
+	default:
 		return nil
 	}
-	keep := stuck.ID
+}
+
+// Cut takes out, from the tail, what does not leave room: a quarter of the bounds remains, whether the
+// order is stuck or not. It returns it in its order. It never takes the next event. A run whose history
+// nears the server's limit must continue as new, also while events keep arriving.
+func (b *Inbox) Cut() []order.Event {
+	head := b.head()
+	if head == nil {
+		return nil
+	}
+	return b.cut(head.event.ID, MaxPending/4, MaxBytes/4)
+}
+
+// cut takes events out from the tail until what is left is within the bounds. It leaves the event of
+// the id keep.
+func (b *Inbox) cut(keep uuid.UUID, events, bytes int) []order.Event {
 	var out []order.Event
-	for i := len(b.Pending) - 1; i >= 0 && !b.Fits(); i-- {
-		e := b.Pending[i]
-		if e.ID == keep {
-			continue
+	for n := b.queue.last; n != nil && !b.within(events, bytes); {
+		prev := n.prev
+		if n.event.ID != keep {
+			b.queue.remove(n)
+			out = append(out, n.event)
 		}
-		b.bytes -= e.Size()
-		delete(b.known, e.ID)
-		b.Pending = slices.Delete(b.Pending, i, i+1)
-		out = append(out, e)
+		n = prev
 	}
 	slices.Reverse(out)
 	return out

@@ -36,7 +36,7 @@ func BenchmarkAddToFull(b *testing.B) {
 	b.ReportAllocs()
 	for n := uint64(0); b.Loop(); n++ {
 		binary.BigEndian.PutUint64(first.ID[:], n)
-		require.True(b, in.Add(first))
+		require.Equal(b, inbox.Queued, in.Add(first))
 		in.Resolve(first.ID, order.Result{Outcome: order.Applied, Status: order.Open}, start)
 	}
 }

@@ -180,9 +180,9 @@ func TestWhileTheTargetLacksTheOrder(t *testing.T) {
 
 func TestDuplicatesAreDropped(t *testing.T) {
 	b := with("creation1 update2")
-	require.False(t, b.Add(ev("creation1")), "pending")
+	require.Equal(t, inbox.Duplicate, b.Add(ev("creation1")), "pending")
 	b.Resolve(ev("creation1").ID, open, start)
-	require.False(t, b.Add(ev("creation1")), "resolved")
+	require.Equal(t, inbox.Duplicate, b.Add(ev("creation1")), "resolved")
 	require.Equal(t, "update2", names(b.Upcoming(10)))
 }
 
@@ -193,9 +193,9 @@ func TestTheWindowOfResolvedEventsIsBounded(t *testing.T) {
 		b.Add(e)
 		b.Resolve(e.ID, open, start)
 	}
-	require.Len(t, b.Recent, 256)
-	require.True(t, b.Add(ev("update1")), "the ledger decides on what is forgotten")
-	require.False(t, b.Add(ev("update300")))
+	require.Equal(t, inbox.Queued, b.Add(ev("update44")), "the ledger decides on what is forgotten")
+	require.Equal(t, inbox.Duplicate, b.Add(ev("update45")), "256 are remembered")
+	require.Equal(t, inbox.Duplicate, b.Add(ev("update300")))
 }
 
 func TestStuckEventStaysNext(t *testing.T) {
@@ -267,7 +267,7 @@ func TestOverflow(t *testing.T) {
 	})
 	t.Run("a stuck one keeps its first thousand, the stuck one among them", func(t *testing.T) {
 		b := many(1500, 10)
-		b.Refuse(b.Pending[1499].ID, "T", "", start)
+		b.Refuse(b.Upcoming(1500)[1499].ID, "T", "", start)
 		over := b.Overflow(start, false)
 		require.Len(t, over, 500)
 		require.Equal(t, int64(1000), over[0].Version)
@@ -277,7 +277,7 @@ func TestOverflow(t *testing.T) {
 	})
 	t.Run("bytes are bounded too", func(t *testing.T) {
 		b := many(20, 100<<10)
-		b.Refuse(b.Pending[0].ID, "T", "", start)
+		b.Refuse(b.Upcoming(1)[0].ID, "T", "", start)
 		require.Len(t, b.Overflow(start, false), 10)
 		carried, err := json.Marshal(b)
 		require.NoError(t, err)
@@ -285,7 +285,7 @@ func TestOverflow(t *testing.T) {
 	})
 	t.Run("one event always fits", func(t *testing.T) {
 		b := many(1, 1<<20)
-		b.Refuse(b.Pending[0].ID, "T", "", start)
+		b.Refuse(b.Upcoming(1)[0].ID, "T", "", start)
 		require.Empty(t, b.Overflow(start, false))
 		require.True(t, b.Fits())
 	})
@@ -303,10 +303,10 @@ func TestOverflow(t *testing.T) {
 	})
 	t.Run("what overflowed may come again", func(t *testing.T) {
 		b := many(1001, 10)
-		b.Refuse(b.Pending[0].ID, "T", "", start)
+		b.Refuse(b.Upcoming(1)[0].ID, "T", "", start)
 		over := b.Overflow(start, false)
 		require.Len(t, over, 1)
-		require.True(t, b.Add(over[0]))
+		require.Equal(t, inbox.Queued, b.Add(over[0]))
 	})
 }
 
@@ -319,7 +319,7 @@ func TestCarriedInboxIsTheSame(t *testing.T) {
 	require.NoError(t, json.Unmarshal(raw, &c))
 	require.Equal(t, b.Next(start), c.Next(start))
 	require.Equal(t, b, &c)
-	require.False(t, c.Add(ev("update4")), "duplicates are known")
+	require.Equal(t, inbox.Duplicate, c.Add(ev("update4")), "duplicates are known")
 }
 
 // FuzzInbox holds the inbox against a naive model of the order rules and of a target.
@@ -358,7 +358,7 @@ func TestInboxAgainstTheModel(t *testing.T) {
 type model struct {
 	pending []order.Event
 	exists  bool // the target's truth
-	ledger  map[uuid.UUID]bool
+	ledger  map[uuid.UUID][]order.Event
 }
 
 // expected is the event the rules name next: by version (stable, unversioned ones are walls that
@@ -400,23 +400,28 @@ func (m *model) remove(id uuid.UUID) {
 }
 
 func run(t *testing.T, script []byte) {
-	b, m, now := inbox.New(hold), &model{ledger: map[uuid.UUID]bool{}}, start
+	b, m, now := inbox.New(hold), &model{ledger: map[uuid.UUID][]order.Event{}}, start
 	lacking, lackingSince := false, time.Time{}
 	var stuck *uuid.UUID
 	for at, op := range script {
 		switch {
-		case op < 100: // an event arrives: 3 kinds, versions 0 to 7, 4 ids each
+		case op < 100: // an event arrives: 3 kinds, versions 0 to 7, each id is that of some two
 			e := order.Event{SyncID: "1", Kind: order.Kinds[op%3], Version: int64(op / 3 % 8), Data: json.RawMessage(`1`)}
-			e.ID = uuid.NewSHA1(uuid.Nil, []byte{op})
-			pending := false
-			for _, p := range m.pending {
-				pending = pending || p.ID == e.ID
+			e.ID = uuid.NewSHA1(uuid.Nil, []byte{op % 70})
+			want := inbox.Queued
+			for _, p := range append(m.pending[:len(m.pending):len(m.pending)], m.ledger[e.ID]...) {
+				if p.ID == e.ID {
+					want = inbox.Conflict
+					if p.Kind == e.Kind && p.Version == e.Version {
+						want = inbox.Duplicate
+					}
+				}
 			}
-			added := b.Add(e)
-			if added == (pending || m.ledger[e.ID]) {
-				t.Fatalf("step %d: Add(%s) = %t, pending %t, resolved %t", at, e.Name(), added, pending, m.ledger[e.ID])
+			got := b.Add(e)
+			if got != want {
+				t.Fatalf("step %d: Add(%s) = %d, the rules say %d", at, e.Name(), got, want)
 			}
-			if added {
+			if got == inbox.Queued {
 				m.insert(e)
 			}
 		case op < 180: // the next step
@@ -521,6 +526,6 @@ func run(t *testing.T, script []byte) {
 }
 
 func (m *model) resolve(e order.Event) {
-	m.ledger[e.ID] = true
+	m.ledger[e.ID] = []order.Event{e}
 	m.remove(e.ID)
 }
