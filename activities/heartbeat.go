@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"errors"
+	"reflect"
 	"sync"
 	"time"
 
@@ -10,14 +11,19 @@ import (
 	"go.temporal.io/sdk/temporal"
 )
 
-// reachedBefore is where the attempt before this one got to, by its heartbeats; nil where it told nothing.
+// reachedBefore is where the attempt before this one got to, by its heartbeats; nil where they say nothing.
+// Empty details count as nothing: somebody may have recorded them by hand, and to go on from them would be to
+// go back to the beginning.
 func reachedBefore[T any](ctx context.Context) (*T, error) {
 	if !activity.HasHeartbeatDetails(ctx) {
 		return nil, nil
 	}
-	reached := new(T)
-	if err := activity.GetHeartbeatDetails(ctx, reached); err != nil {
+	var reached *T
+	if err := activity.GetHeartbeatDetails(ctx, &reached); err != nil {
 		return nil, err
+	}
+	if reached == nil || reflect.ValueOf(*reached).IsZero() {
+		return nil, nil
 	}
 	return reached, nil
 }

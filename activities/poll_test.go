@@ -59,6 +59,14 @@ func TestAPollGoesOnFromItsHeartbeat(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, order.PollTask{State: order.PollState{Cursor: "half way"}, PageSize: 5}, p.task)
 
+	// Empty details, by hand, are no place to go on from.
+	for _, empty := range []any{nil, order.PollState{}} {
+		env.SetHeartbeatDetails(empty)
+		_, err = env.ExecuteActivity(a.PollPages, order.PollTask{Begin: true, State: order.PollState{Cursor: "last"}, PageSize: 5})
+		require.NoError(t, err)
+		require.Equal(t, order.PollTask{Begin: true, State: order.PollState{Cursor: "last"}, PageSize: 5}, p.task)
+	}
+
 	env.SetHeartbeatDetails("something else")
 	_, err = env.ExecuteActivity(a.PollPages, order.PollTask{Begin: true, PageSize: 5})
 	require.NoError(t, err)

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 
@@ -103,6 +104,10 @@ func pollPages(ctx workflow.Context, task *order.PollTask, what string) error {
 		if err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), a.PollPages, *task).Get(ctx, &state); err != nil {
 			return err
 		}
+		if !comesFrom(state, *task) {
+			workflow.GetLogger(ctx).Error("the result of PollPages is none that a poll has, so the stretch is read again: was the activity completed by hand?")
+			continue
+		}
 		task.State, task.Begin = state, false
 		if !state.More {
 			break
@@ -110,6 +115,23 @@ func pollPages(ctx workflow.Context, task *order.PollTask, what string) error {
 	}
 	workflow.SetCurrentDetails(ctx, describePoll(*task, what))
 	return nil
+}
+
+// comesFrom returns whether a state can be what the activity made of the task. A person may complete the
+// activity with any result (`temporal activity complete --result null`). Taken as it is, an empty one would end
+// the poll and move the cursor back to the beginning.
+//
+// This needs no number of rules: a result that fails the check used to end its run within the same workflow
+// task, so no open run has one in its history with commands after it.
+func comesFrom(state PollState, task order.PollTask) bool {
+	switch {
+	case reflect.ValueOf(state).IsZero():
+		return false
+	case state.Cursor == "" && task.State.Cursor != "":
+		return state.Anew // the cursor was none of this ERP's, and the ERP has no rows
+	default:
+		return task.Begin || state.Read >= task.State.Read
+	}
 }
 
 func pollSummary(task order.PollTask, what string) string {

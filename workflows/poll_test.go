@@ -75,7 +75,7 @@ func TestAPollBeginsWhereTheLastOneEnded(t *testing.T) {
 
 // A result that nobody can read must not stop polling for good.
 func TestAPollAfterAnUnreadableResult(t *testing.T) {
-	env, tasks := pollEnv(t, func(int, order.PollTask) (order.PollState, error) { return order.PollState{}, nil })
+	env, tasks := pollEnv(t, func(int, order.PollTask) (order.PollState, error) { return order.PollState{Cursor: "end"}, nil })
 	env.SetLastCompletionResult("something else")
 	env.ExecuteWorkflow(workflows.PollERP, pollInput)
 	pollResult(t, env)
@@ -152,6 +152,48 @@ func TestABackfillEndsWithItsPeriod(t *testing.T) {
 		require.Equal(t, march, task.State.From)
 		require.WithinDuration(t, march.AddDate(0, 1, 0), task.Until, time.Second, "it ends where it started")
 	}
+}
+
+// `temporal activity complete --result null` gives an empty state. It must not move the cursor back, or end a
+// backfill as done: the stretch is read again.
+func TestAResultGivenByHandMovesNoCursor(t *testing.T) {
+	march := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	good := func(task order.PollTask, more bool) order.PollState {
+		task.State.Cursor, task.State.More = "end", more
+		task.State.Read += 10
+		return task.State
+	}
+	last := workflows.PollState{Cursor: "last", From: march}
+	for name, bad := range map[string]func(order.PollState) order.PollState{
+		"null":               func(order.PollState) order.PollState { return order.PollState{} },
+		"without its cursor": func(s order.PollState) order.PollState { s.Cursor = ""; return s },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, nth := range []int{1, 2} { // the first stretch, and one that goes on
+				env, tasks := pollEnv(t, func(n int, task order.PollTask) (order.PollState, error) {
+					if n == nth {
+						return bad(good(task, false)), nil
+					}
+					return good(task, n < 2), nil
+				})
+				env.SetLastCompletionResult(last)
+				env.ExecuteWorkflow(workflows.PollERP, pollInput)
+				state := pollResult(t, env)
+				require.Equal(t, "end", state.Cursor)
+				require.Equal(t, march, state.From)
+				require.Equal(t, (*tasks)[nth-1], (*tasks)[nth], "the stretch is read again")
+			}
+		})
+	}
+	env, tasks := pollEnv(t, func(n int, task order.PollTask) (order.PollState, error) {
+		if n == 1 {
+			return order.PollState{}, nil
+		}
+		return good(task, false), nil
+	})
+	env.ExecuteWorkflow(workflows.Backfill, workflows.BackfillInput{From: march, PageSize: 500})
+	require.EqualValues(t, 10, pollResult(t, env).Read)
+	require.Len(t, *tasks, 2)
 }
 
 func TestBackfillID(t *testing.T) {

@@ -44,6 +44,25 @@ func reconcileEnv(t *testing.T, r activities.Reconciler) *testsuite.TestWorkflow
 	return env
 }
 
+// `temporal activity complete --result null` is no comparison: a report without findings would say that both
+// ends agree.
+func TestAReportGivenByHandIsNone(t *testing.T) {
+	w := &walker{attempt: func(_ context.Context, nth int, at order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {
+		if nth == 1 {
+			return order.Reconciliation{}, nil
+		}
+		at.Found.Counts = map[order.Drift]int64{order.DriftStale: 2}
+		return at.Found, nil
+	}}
+	env := reconcileEnv(t, w)
+	env.ExecuteWorkflow(workflows.ReconcileName, workflows.ReconcileInput{})
+	require.NoError(t, env.GetWorkflowError())
+	var report workflows.ReconcileReport
+	require.NoError(t, env.GetWorkflowResult(&report))
+	require.EqualValues(t, 2, report.Drifted())
+	require.Len(t, w.attempts, 2)
+}
+
 func TestReconcile(t *testing.T) {
 	w := &walker{attempt: func(_ context.Context, _ int, at order.Walk, _ func(order.Walk)) (order.Reconciliation, error) {
 		at.Found.Counts = map[order.Drift]int64{order.DriftStale: 2}
