@@ -47,7 +47,7 @@ func (b *bundle) awaitEvents(events []order.Event) {
 	b.Helper()
 	keys := make([]target.EventKey, len(events))
 	for i, e := range events {
-		keys[i] = target.EventKey{SyncID: e.SyncID, ID: e.ID}
+		keys[i] = target.KeyOf(e)
 	}
 	devtest.Eventually(b, 2*time.Minute, func() error {
 		found, err := b.target.Outcomes(b.Context(), keys)

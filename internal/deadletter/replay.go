@@ -170,7 +170,7 @@ func (r *run) replay(ctx context.Context, letters []Letter) error {
 			continue
 		}
 		decoded = append(decoded, sending{l, e})
-		keys = append(keys, target.EventKey{SyncID: e.SyncID, ID: e.ID})
+		keys = append(keys, target.KeyOf(e))
 	}
 	ledger, err := r.Topic.Target.Outcomes(ctx, keys)
 	if err != nil {
@@ -180,7 +180,12 @@ func (r *run) replay(ctx context.Context, letters []Letter) error {
 	var ready []sending
 	var events []order.Event
 	for i, s := range decoded {
-		if entry, ok := ledger[keys[i]]; ok {
+		entry, ok := ledger[keys[i]]
+		if ok && !entry.Is(s.event) {
+			r.result.refuse(s.Letter, s.event.ConflictDetail(entry.Name())+"; correct it: ordersync deadletter replay "+s.Place.String()+" --value-file FILE")
+			continue
+		}
+		if ok {
 			r.result.InLedger++
 			actions = append(actions, r.actions(s, fmt.Sprintf("the target had %s already (%s)", s.event.Name(), entry.Outcome))...)
 			continue

@@ -133,8 +133,8 @@ func (f Fields) Event(rec Record, channel Channel) (Event, error) {
 	if e.Version, err = version(f["version"]); err != nil {
 		return Event{}, err
 	}
-	if !e.Versioned() {
-		e.Digest = meaningOfValid(e.Data).digest()
+	if !e.Versioned() || e.Kind == Invoice {
+		e.Digest = meaningOfValid(e.Data).Digest()
 	}
 	if e.OccurredAt, err = occurredAt(f["occurred_at"], received); err != nil {
 		return Event{}, err
@@ -301,15 +301,58 @@ func ParseEventID(s string) uuid.UUID {
 	return derive("event_id", s)
 }
 
-// derivedID identifies an event whose producer gave it no id: by order, kind and version, or
-// without a version by where and when it stands in Kafka. The timestamp tells a topic made
-// anew from the old one.
+// derivedID identifies an event whose producer gave it no id: by order, kind and version, an invoice also by
+// its data, as an order may have several of one version; or without a version by where and when it stands in
+// Kafka. The timestamp distinguishes a topic that was made again from the old one.
 func derivedID(e Event) uuid.UUID {
-	if e.Versioned() {
-		return derive("version", e.SyncID, string(e.Kind), strconv.FormatInt(e.Version, 10))
+	switch {
+	case e.Versioned() && e.Kind == Invoice:
+		return invoiceID(e, e.Digest)
+	case e.Versioned():
+		return versionID(e)
+	default:
+		return derive("record", e.Source.Topic, strconv.Itoa(e.Source.Partition),
+			strconv.FormatInt(e.Source.Offset, 10), strconv.FormatInt(e.Source.ReceivedAt.UnixMilli(), 10))
 	}
-	return derive("record", e.Source.Topic, strconv.Itoa(e.Source.Partition),
-		strconv.FormatInt(e.Source.Offset, 10), strconv.FormatInt(e.Source.ReceivedAt.UnixMilli(), 10))
+}
+
+func versionID(e Event) uuid.UUID {
+	return derive("version", e.SyncID, string(e.Kind), strconv.FormatInt(e.Version, 10))
+}
+
+func invoiceID(e Event, digest string) uuid.UUID {
+	return derive("version", e.SyncID, string(e.Kind), strconv.FormatInt(e.Version, 10), digest)
+}
+
+// Alias is a second id under which the ledger may have an event.
+type Alias struct {
+	// ID is the nil UUID where there is none.
+	ID uuid.UUID
+	// Digest is that of the data which the event called ID must have to be the same one. It is empty where
+	// the id stands for this data alone.
+	Digest string
+}
+
+// Alias returns the second id that the ledger may have the event under. An invoice with a version and no
+// event_id was once identified by its version alone, and such an event may stand in the ledger, in Kafka, in a
+// workflow or in a dead letter for as long as these are kept. Each form is the alias of the other. Without it,
+// an invoice that is read again after the change would be a second row.
+func (e Event) Alias() Alias {
+	if e.Kind != Invoice || !e.Versioned() {
+		return Alias{}
+	}
+	digest := e.Digest
+	if digest == "" {
+		digest = MeaningOf(e.Data).Digest()
+	}
+	switch former, id := versionID(e), invoiceID(e, digest); e.ID {
+	case id:
+		return Alias{ID: former, Digest: digest}
+	case former:
+		return Alias{ID: id}
+	default:
+		return Alias{}
+	}
 }
 
 // RowID identifies an event that was polled and has neither event_id nor version, so that it is the

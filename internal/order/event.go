@@ -73,8 +73,8 @@ type Event struct {
 	Version int64           `json:"version,omitempty"`
 	Data    json.RawMessage `json:"data"`
 	// Digest stands for the meaning of the data as it came, in 32 hex digits. An amendment replaces Data and
-	// leaves Digest. It is empty where the event has a version, which tells it apart, and in events from
-	// before there were digests.
+	// leaves Digest. Invoices have one, and events without a version, which nothing else tells apart. Events
+	// from before there were digests have none.
 	Digest string `json:"digest,omitempty"`
 	// OccurredAt is the ERP's time, or the record's timestamp where the ERP names none. UTC.
 	OccurredAt time.Time `json:"occurred_at"`

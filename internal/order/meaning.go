@@ -49,8 +49,8 @@ func meaningOfValid(data []byte) Meaning {
 // nothing else is, so that 128 bits are plenty.
 const digestBytes = 16
 
-// digest is the short form of a meaning that events carry and the ledger keeps: 32 hex digits.
-func (m Meaning) digest() string { return hex.EncodeToString(m[:digestBytes]) }
+// Digest is the short form of a meaning that events carry and the ledger keeps: 32 hex digits.
+func (m Meaning) Digest() string { return hex.EncodeToString(m[:digestBytes]) }
 
 // Every value is written as a tag and what follows from it, so that no two of them look alike: a
 // length before what varies in length, and a digest of fixed length for what holds others. By the

@@ -2,11 +2,11 @@ package poll
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"sync"
 	"time"
 
 	"ordersync/internal/erp"
-	"ordersync/internal/target"
 )
 
 // recent are rows that were published lately and acknowledged: Kafka has them, whatever the ledger
@@ -26,10 +26,15 @@ const recentRows = 60_000
 // digest stands for a row. Two rows of the same digest would be taken for one; at 128 bits there are none.
 type digest [16]byte
 
-// eventDigest is that of an event which is published.
+// eventDigest is that of an event which is published. It holds all by which order.Event's SameAs tells two events
+// of one identity apart.
 func eventDigest(row erp.Row) digest {
-	key := target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID}
-	sum := sha256.Sum256(append(key.ID[:], key.SyncID...))
+	e := row.Event
+	data := e.Digest
+	if e.Versioned() {
+		data = ""
+	}
+	sum := sha256.Sum256(fmt.Appendf(e.ID[:], "%d %s %s %s", e.Version, e.Kind, data, e.SyncID))
 	return digest(sum[:16])
 }
 

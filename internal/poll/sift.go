@@ -36,7 +36,7 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 		since = s.state.StartedAt
 	}
 	for _, row := range page.Rows {
-		key := target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID}
+		key := target.KeyOf(row.Event)
 		switch {
 		case row.Rejected != nil:
 		case s.task.Backfill && !row.Event.Versioned():
@@ -57,7 +57,8 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 	left := rows[:0]
 	for _, row := range rows {
 		if row.Rejected == nil {
-			if _, ok := known[target.EventKey{SyncID: row.Event.SyncID, ID: row.Event.ID}]; ok {
+			// Another event of this identity becomes a dead letter, once the target has refused it.
+			if entry, ok := known[target.KeyOf(row.Event)]; ok && entry.Is(row.Event) {
 				counts.Known++
 				continue
 			}

@@ -281,11 +281,12 @@ func (r *run) flush(ctx context.Context) error {
 	return errors.Join(r.record(ctx, sent, before), context.Cause(ctx))
 }
 
-// missing are the events that the ledger lacks and that may be sent.
+// missing are the events that the ledger lacks and that may be sent. One whose event_id is another event's in the
+// ledger is among them: the target refuses it, and it becomes a dead letter.
 func (r *run) missing(ctx context.Context, events []order.Event) ([]order.Event, error) {
 	keys := make([]target.EventKey, len(events))
 	for i, e := range events {
-		keys[i] = target.EventKey{SyncID: e.SyncID, ID: e.ID}
+		keys[i] = target.KeyOf(e)
 	}
 	ledger, err := r.Target.Outcomes(ctx, keys)
 	if err != nil {
@@ -294,7 +295,7 @@ func (r *run) missing(ctx context.Context, events []order.Event) ([]order.Event,
 	var missing []order.Event
 	arrivals := map[string]target.Arrivals{}
 	for i, e := range events {
-		if _, ok := ledger[keys[i]]; ok {
+		if entry, ok := ledger[keys[i]]; ok && entry.Is(e) {
 			r.result.InLedger++
 			continue
 		}

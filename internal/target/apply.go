@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"ordersync/internal/order"
 )
 
@@ -42,27 +44,50 @@ func updateOrder(ctx context.Context, tx *sql.Tx, e order.Event) error {
 }
 
 // insertInvoice writes an invoice and marks its order as invoiced; the order's data and version
-// stay as they are. An invoice that is there stays as it is too.
+// stay as they are. An invoice that is there stays as it is too. The error is errOther where another one of
+// this identity is there.
 func insertInvoice(ctx context.Context, tx *sql.Tx, e order.Event) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO invoices (sync_id, event_id, data, occurred_at, created_at)
-		VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP(3))`,
-		e.SyncID, e.ID, e.Data, e.OccurredAt)
-	if hasNumber(err, duplicateKey) { // this one's, or that of a key of the team's
-		var there bool
-		if lookupErr := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM invoices WHERE sync_id = ? AND event_id = ?)`, e.SyncID, e.ID).Scan(&there); lookupErr != nil {
-			return fmt.Errorf("look for the invoice: %w", lookupErr)
+	there := false
+	if alias := e.Alias(); alias.ID != uuid.Nil {
+		known, came, err := invoiceRow(ctx, tx, e.SyncID, alias.ID)
+		if err != nil {
+			return err
 		}
-		if there {
-			err = nil
+		there = known && sameData(came, alias.Digest)
+	}
+	if !there {
+		if err := insertInvoiceRow(ctx, tx, e); err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("insert into invoices: %w", err)
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE orders SET status = ?, updated_at = CURRENT_TIMESTAMP(3) WHERE sync_id = ?`,
+	_, err := tx.ExecContext(ctx, `UPDATE orders SET status = ?, updated_at = CURRENT_TIMESTAMP(3) WHERE sync_id = ?`,
 		order.Invoiced, e.SyncID)
 	if err != nil {
 		return fmt.Errorf("mark the order as invoiced: %w", err)
 	}
 	return nil
+}
+
+func insertInvoiceRow(ctx context.Context, tx *sql.Tx, e order.Event) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO invoices (sync_id, event_id, data, occurred_at, created_at)
+		VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP(3))`,
+		e.SyncID, e.ID, e.Data, e.OccurredAt)
+	switch {
+	case err == nil:
+		return nil
+	case !hasNumber(err, duplicateKey):
+		return fmt.Errorf("insert into invoices: %w", err)
+	}
+	// The key may be this invoice's, or one of the team's.
+	there, came, lookupErr := invoiceRow(ctx, tx, e.SyncID, e.ID)
+	switch {
+	case lookupErr != nil:
+		return lookupErr
+	case !there:
+		return fmt.Errorf("insert into invoices: %w", err)
+	case !e.Versioned() && !sameData(came, e.Digest):
+		return errOther
+	default:
+		return nil
+	}
 }

@@ -95,7 +95,7 @@ func TestLostConnectionAfterDuplicate(t *testing.T) {
 	s := step("1", creation, 1)
 	b.apply(t, s)
 	proxy.set(func(statement string) cut {
-		if strings.HasPrefix(statement, "SELECT e.outcome") {
+		if strings.HasPrefix(statement, "SELECT e.kind") {
 			return cutBefore
 		}
 		return pass

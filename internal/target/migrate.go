@@ -20,6 +20,8 @@ var migrations embed.FS
 
 const (
 	versionTable = "ordersync_migrations"
+	// compatibilityTable has which releases can work with a schema that is newer than their own.
+	compatibilityTable = "ordersync_compatibility"
 	// ours begins the comment of every table that a migration makes.
 	ours = "ordersync:"
 	// migrateWait bounds the wait for another setup of the same schema.
@@ -28,7 +30,7 @@ const (
 
 // created names the tables and the migrations that make them, for telling a table of somebody
 // else's before it is written to.
-var created = map[string]int64{"orders": 1, "invoices": 2, "order_events": 3, "operator_actions": 4}
+var created = map[string]int64{"orders": 1, "invoices": 2, "order_events": 3, "operator_actions": 4, compatibilityTable: 6}
 
 // schemaVersion is the number of the newest migration in this binary.
 var schemaVersion = sync.OnceValue(func() int64 {
@@ -97,7 +99,7 @@ func (t *Target) checkMigratable(ctx context.Context, db *sql.DB) error {
 	case err != nil:
 		return err
 	case version > schemaVersion():
-		return t.newer(version)
+		return t.newer(ctx, db, version)
 	case exists:
 		at = version
 		if _, err := db.ExecContext(ctx, `INSERT INTO `+versionTable+` (version_id, is_applied)
@@ -169,12 +171,22 @@ func (t *Target) CheckSchema(ctx context.Context) error {
 	case version < want:
 		return fmt.Errorf("schema %s is at version %d, this ordersync needs %d: run `ordersync setup`", t.cfg.DBName, version, want)
 	case version > want:
-		return t.newer(version)
+		return t.newer(ctx, t.db, version)
 	}
 	return nil
 }
 
-func (t *Target) newer(version int64) error {
+// newer returns whether this binary can work with a schema that is newer than its own: nil if it can. So a release
+// that is rolled back to runs on what its successor's setup made.
+func (t *Target) newer(ctx context.Context, db *sql.DB, version int64) error {
+	var known, oldest sql.Null[int64]
+	err := db.QueryRowContext(ctx, `SELECT MAX(version), MAX(oldest) FROM `+compatibilityTable+` WHERE version > ?`, schemaVersion()).Scan(&known, &oldest)
+	switch {
+	case err != nil && !hasNumber(err, unknownTable):
+		return t.unreachable(err)
+	case err == nil && known.V >= version && oldest.V <= schemaVersion():
+		return nil
+	}
 	return fmt.Errorf("schema %s is at version %d, newer than the %d this ordersync knows: "+
 		"deploy the ordersync whose `ordersync setup` made it", t.cfg.DBName, version, schemaVersion())
 }

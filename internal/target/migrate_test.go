@@ -98,6 +98,7 @@ func TestMigrateGoesOnWhereItWasKilled(t *testing.T) {
 		"between table and version": {
 			"DROP TABLE invoices, order_events", "DELETE FROM " + versionTable + " WHERE version_id > 0"},
 		"at the last versions": {"DELETE FROM " + versionTable + " WHERE version_id >= 4"},
+		"within the last":      {"DELETE FROM " + versionTable + " WHERE version_id >= 6", "DROP TABLE " + compatibilityTable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := setup(t)
@@ -125,6 +126,41 @@ func TestSchemaOfAnotherVersion(t *testing.T) {
 	wantError(t, b.Migrate(t.Context()), "99", "newer", "deploy")
 	b.exec(t, "DELETE FROM "+versionTable+" WHERE version_id >= 3")
 	wantError(t, b.CheckSchema(t.Context()), "version 2", "ordersync setup")
+}
+
+// A release works with a newer schema where the migrations say so, and its setup then leaves it alone.
+func TestNewerSchemaThatIsCompatible(t *testing.T) {
+	b := setup(t)
+	newer := schemaVersion() + 2
+	b.exec(t, "INSERT INTO "+versionTable+" (version_id, is_applied) VALUES (?, TRUE), (?, TRUE)", newer-1, newer)
+	says := func(version, oldest int64) {
+		b.exec(t, "REPLACE INTO "+compatibilityTable+" (version, oldest) VALUES (?, ?)", version, oldest)
+	}
+	says(newer-1, 1)
+	wantError(t, b.CheckSchema(t.Context()), "newer") // the newest does not say
+	says(newer, schemaVersion())
+	if err := b.CheckSchema(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := b.Migrate(t.Context()); err != nil {
+		t.Error(err)
+	}
+	b.apply(t, step("1", creation, 1))
+	says(newer-1, schemaVersion()+1)
+	wantError(t, b.CheckSchema(t.Context()), "newer")
+	wantError(t, b.Migrate(t.Context()), "newer")
+}
+
+func TestEveryMigrationSaysWhoCanWorkWithIt(t *testing.T) {
+	b := setup(t)
+	const first = 6
+	var n int64
+	if err := b.DB().QueryRow("SELECT COUNT(*) FROM "+compatibilityTable+" WHERE version >= ? AND oldest <= version", first).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	if n != schemaVersion()-first+1 {
+		t.Errorf("%d of the migrations from %d to %d have a row in %s", n, first, schemaVersion(), compatibilityTable)
+	}
 }
 
 func TestSchemaThatIsNot(t *testing.T) {

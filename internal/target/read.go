@@ -48,14 +48,23 @@ func (t *Target) Order(ctx context.Context, syncID string) (Row, bool, error) {
 type EventKey struct {
 	SyncID string
 	ID     uuid.UUID
+	// Alias is the second id that the ledger may have the event under.
+	Alias order.Alias
+}
+
+// KeyOf is the identity of an event.
+func KeyOf(e order.Event) EventKey {
+	return EventKey{SyncID: e.SyncID, ID: e.ID, Alias: e.Alias()}
 }
 
 // Entry is an event's row in the ledger.
 type Entry struct {
-	SyncID          string        `json:"sync_id"`
-	EventID         uuid.UUID     `json:"event_id"`
-	Kind            order.Kind    `json:"event"`
-	Version         int64         `json:"version,omitempty"`
+	SyncID  string     `json:"sync_id"`
+	EventID uuid.UUID  `json:"event_id"`
+	Kind    order.Kind `json:"event"`
+	Version int64      `json:"version,omitempty"`
+	// Digest is that of the event's data; empty if it is not known.
+	Digest          string        `json:"-"`
 	Outcome         order.Outcome `json:"outcome"`
 	SourceTopic     string        `json:"source_topic"`
 	SourcePartition int           `json:"source_partition"`
@@ -71,7 +80,13 @@ type Entry struct {
 // servers' clocks agree.
 func (e Entry) Latency() time.Duration { return e.AppliedAt.Sub(e.ReceivedAt) }
 
-const entryColumns = `sync_id, event_id, kind, version, outcome, source_topic, source_partition, source_offset, occurred_at, received_at, applied_at`
+// Is returns whether the entry is that of e, and not of another event that the ERP gave the same event_id.
+func (e Entry) Is(event order.Event) bool { return event.SameAs(e.Kind, e.Version, e.Digest) }
+
+// Name is the event for people, as order.Event's Name.
+func (e Entry) Name() string { return order.Event{Kind: e.Kind, Version: e.Version}.Name() }
+
+const entryColumns = `sync_id, event_id, kind, version, digest, outcome, source_topic, source_partition, source_offset, occurred_at, received_at, applied_at`
 
 // Timeline reads what became of an order's events, in the order in which it did; none is no error.
 func (t *Target) Timeline(ctx context.Context, syncID string) ([]Entry, error) {
@@ -91,23 +106,73 @@ func anyOf(n int, condition string) string {
 	return strings.Repeat(` OR `+condition, n)[len(` OR `):]
 }
 
-// Outcomes looks events up in the ledger. An event that it lacks is not in the answer.
+// Outcomes looks events up in the ledger. An identity that it lacks is not in the answer. The entry of one that
+// it has may be that of another event: Entry.Is compares them.
 func (t *Target) Outcomes(ctx context.Context, keys []EventKey) (map[EventKey]Entry, error) {
 	found := make(map[EventKey]Entry, len(keys))
+	var aliases []EventKey
 	for chunk := range slices.Chunk(keys, lookUpChunk) {
-		args := make([]any, 0, 2*len(chunk))
-		for _, key := range chunk {
-			args = append(args, key.SyncID, key.ID)
-		}
-		entries, err := t.entries(ctx, `SELECT `+entryColumns+` FROM order_events WHERE `+anyOf(len(chunk), `sync_id = ? AND event_id = ?`), args...)
+		entries, err := t.lookUp(ctx, chunk)
 		if err != nil {
 			return nil, fmt.Errorf("look up %d events in order_events: %w", len(keys), err)
 		}
-		for _, e := range entries {
-			found[EventKey{e.SyncID, e.EventID}] = e
+		for _, key := range chunk {
+			if e, ok := entries[EventKey{SyncID: key.SyncID, ID: key.ID}]; ok {
+				found[key] = e
+			} else if key.Alias.ID != uuid.Nil {
+				aliases = append(aliases, key)
+			}
+		}
+	}
+	for chunk := range slices.Chunk(aliases, lookUpChunk) {
+		if err := t.lookUpAliases(ctx, chunk, found); err != nil {
+			return nil, fmt.Errorf("look up %d events in order_events: %w", len(keys), err)
 		}
 	}
 	return found, nil
+}
+
+// lookUp finds the entries of some events by their ids. The keys of the answer have no alias.
+func (t *Target) lookUp(ctx context.Context, keys []EventKey) (map[EventKey]Entry, error) {
+	args := make([]any, 0, 2*len(keys))
+	for _, key := range keys {
+		args = append(args, key.SyncID, key.ID)
+	}
+	entries, err := t.entries(ctx, `SELECT `+entryColumns+` FROM order_events WHERE `+anyOf(len(keys), `sync_id = ? AND event_id = ?`), args...)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[EventKey]Entry, len(entries))
+	for _, e := range entries {
+		found[EventKey{SyncID: e.SyncID, ID: e.EventID}] = e
+	}
+	return found, nil
+}
+
+// lookUpAliases adds the entries that some events have under their aliases to found.
+func (t *Target) lookUpAliases(ctx context.Context, keys []EventKey, found map[EventKey]Entry) error {
+	byAlias := make([]EventKey, len(keys))
+	for i, key := range keys {
+		byAlias[i] = EventKey{SyncID: key.SyncID, ID: key.Alias.ID}
+	}
+	entries, err := t.lookUp(ctx, byAlias)
+	if err != nil {
+		return err
+	}
+	for i, key := range keys {
+		e, ok := entries[byAlias[i]]
+		if !ok {
+			continue
+		}
+		_, came, err := invoiceRow(ctx, t.db, key.SyncID, key.Alias.ID)
+		if err != nil {
+			return err
+		}
+		if sameData(came, key.Alias.Digest) {
+			found[key] = e
+		}
+	}
+	return nil
 }
 
 func (t *Target) entries(ctx context.Context, query string, args ...any) (_ []Entry, err error) {
@@ -120,11 +185,12 @@ func (t *Target) entries(ctx context.Context, query string, args ...any) (_ []En
 	for rows.Next() {
 		var e Entry
 		var version sql.Null[int64]
-		if err := rows.Scan(&e.SyncID, &e.EventID, &e.Kind, &version, &e.Outcome, &e.SourceTopic, &e.SourcePartition,
+		var digest sql.Null[string]
+		if err := rows.Scan(&e.SyncID, &e.EventID, &e.Kind, &version, &digest, &e.Outcome, &e.SourceTopic, &e.SourcePartition,
 			&e.SourceOffset, &e.OccurredAt, &e.ReceivedAt, &e.AppliedAt); err != nil {
 			return nil, err
 		}
-		e.Version = version.V
+		e.Version, e.Digest = version.V, digest.V
 		entries = append(entries, e)
 	}
 	return entries, rows.Err()

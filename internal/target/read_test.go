@@ -16,11 +16,11 @@ func TestOutcomes(t *testing.T) {
 	for i := range lookUpChunk + 1 {
 		s := step(fmt.Sprint(i), creation, 1)
 		b.apply(t, s)
-		keys = append(keys, EventKey{s.Event.SyncID, s.Event.ID})
+		keys = append(keys, KeyOf(s.Event))
 	}
 	stale := step("0", creation, 0)
 	b.apply(t, stale)
-	keys = append(keys, EventKey{"0", stale.Event.ID}, EventKey{"0", uuid.New()}, EventKey{"1", stale.Event.ID})
+	keys = append(keys, KeyOf(stale.Event), EventKey{SyncID: "0", ID: uuid.New()}, EventKey{SyncID: "1", ID: stale.Event.ID})
 	found, err := b.Outcomes(t.Context(), keys)
 	if err != nil || len(found) != lookUpChunk+2 {
 		t.Fatalf("found %d (%v), want %d", len(found), err, lookUpChunk+2)

@@ -10,14 +10,16 @@ import (
 )
 
 // Apply does one step, at most once per event. An event that the ledger has is answered with its
-// recorded outcome. Missing, for an update or invoice of an order the target lacks, is an answer
-// and no error: nothing was written. Every error is a *order.Failure.
+// recorded outcome, and one with the identity of another event in the ledger with Conflict. Missing, for an
+// update or invoice of an order the target lacks, is an answer and no error. After Conflict and Missing nothing
+// was written. Every error is a *order.Failure.
 func (t *Target) Apply(ctx context.Context, step order.Step) (order.Result, error) {
 	return t.resolve(ctx, step.Event, func(row *current) order.Outcome { return decide(row, step) })
 }
 
 // Skip writes an event off: a ledger row with outcome skipped and nothing else. An event that the
-// ledger has already keeps its outcome. Every error is a *order.Failure.
+// ledger has already keeps its outcome, and one with the identity of another event is answered with Conflict.
+// Every error is a *order.Failure.
 func (t *Target) Skip(ctx context.Context, e order.Event) (order.Result, error) {
 	return t.resolve(ctx, e, func(*current) order.Outcome { return order.Skipped })
 }
@@ -63,6 +65,9 @@ func (t *Target) transact(ctx context.Context, e order.Event, outcome func(*curr
 	if err != nil {
 		return order.Result{}, err
 	}
+	if known, found, err := recordedAsAlias(ctx, tx, e, row); found || err != nil {
+		return known, err
+	}
 	result := order.Result{Outcome: outcome(row)}
 	result.Status = statusAfter(row, e.Kind, result.Outcome)
 	if result.Outcome == order.Missing {
@@ -72,7 +77,10 @@ func (t *Target) transact(ctx context.Context, e order.Event, outcome func(*curr
 		return order.Result{}, err
 	}
 	if result.Outcome == order.Applied {
-		if err := write(ctx, tx, row, e); err != nil {
+		switch err := write(ctx, tx, row, e); {
+		case errors.Is(err, errOther):
+			return order.Result{Outcome: order.Conflict, Status: row.status, Recorded: string(e.Kind)}, nil
+		case err != nil:
 			return order.Result{}, err
 		}
 	}
