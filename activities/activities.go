@@ -95,7 +95,7 @@ type Overflow struct {
 
 // detail says to people why the events left, and what to do.
 func (o Overflow) detail(e order.Event) string {
-	replay := "ordersync deadletter replay --order " + order.Typed(e.SyncID)
+	replay := order.ReplayLettersCommand(e.SyncID).String()
 	switch o.Reason {
 	case order.IdentityConflict:
 		return e.ConflictDetail(cmp.Or(o.Other, "event in the ledger"))

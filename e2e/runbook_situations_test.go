@@ -80,7 +80,7 @@ var situations = map[string]situation{
 			r.awaitStuck("536365", "536366", "536367", "536368")
 		},
 		shows: map[string]string{
-			"ordersync order 536365": "(?s)blocked on order_updation v2.*CheckViolated.*positive_total.*ordersync retry 536365",
+			"ordersync order 536365": "(?s)blocked on order_updation v2.*CheckViolated.*positive_total.*ordersync retry --event-id [0-9a-f-]+ 536365\n",
 			`mariadb --execute "SELECT constraint_name, check_clause FROM information_schema.check_constraints WHERE constraint_schema = DATABASE()"`: "positive_total",
 			"ordersync amend 536366 --data-file mended.json --reason 'negative total'":                                                                "now idle",
 			"ordersync skip 536367 --reason 'a test order'":                                                                                           "now idle",

@@ -17,6 +17,7 @@ const (
 	// RulesCredit came with the credit of an order. A second event of the same identity becomes a dead
 	// letter. A run whose history nears the server's limit sends the tail of what is pending to the
 	// dead-letter topic. A result that is not known, such as one that was given by hand, means: try again.
+	// Operator signals are read strictly: an unknown field is refused; the first digits of an event's id name it.
 	RulesCredit = 2
 
 	// OldestRules may still be followed by open runs.
@@ -53,7 +54,8 @@ type Batch struct {
 
 // Retry is the optional input of SignalRetry.
 type Retry struct {
-	// EventID restricts the signal to that event: if the order is stuck on another, it is ignored.
+	// EventID restricts the signal to that event: if the order is stuck on another, it is ignored. It is
+	// the event's id, at least the first 8 digits of it, or the ERP's own event_id.
 	EventID string `json:"event_id,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	// By is who sends it; without it, the identity of the client that did.
@@ -102,13 +104,27 @@ type State struct {
 	// Reason is the type of the error the order is stuck on.
 	Reason    string `json:"reason,omitempty"`
 	LastError string `json:"last_error,omitempty"`
-	// NextStep says what will happen without anybody's help, and what somebody can do.
-	NextStep string `json:"next_step"`
+	// StuckOn is what an operator signal names as its event_id: the id of the event that the order is stuck
+	// on, or of the events signal that could not be read. Empty if the order is not stuck.
+	StuckOn string `json:"stuck_on,omitempty"`
+	// DataExcerpt is the beginning of the data of Step, for people.
+	DataExcerpt string `json:"data_excerpt,omitempty"`
+	// NextStep says what will happen without anybody's help, and what somebody can do. It is Happens and
+	// Remedies in one sentence.
+	NextStep string   `json:"next_step"`
+	Happens  string   `json:"happens,omitempty"`
+	Remedies []Remedy `json:"remedies,omitempty"`
 	// Operator are the last operator signals and what came of them, oldest first.
 	Operator []OperatorAction `json:"operator_actions"`
 	// UnhandledSignals are names of signals that nobody reads: typing errors, mostly.
 	UnhandledSignals []string `json:"unhandled_signals,omitempty"`
 	Rules            int      `json:"rules"`
+}
+
+// Remedy is a command that a person may type, and what it is for.
+type Remedy struct {
+	To      string        `json:"to"`
+	Command order.Command `json:"command"`
 }
 
 // PendingEvent names an event that waits.
@@ -132,7 +148,24 @@ type OperatorAction struct {
 	Before string `json:"before,omitempty"`
 	// Effect is what the signal did, or why it was ignored or refused.
 	Effect string `json:"effect"`
+	// Verdict is the effect in a word.
+	Verdict Verdict `json:"verdict,omitempty"`
 }
+
+// Verdict is what became of an operator signal.
+type Verdict string
+
+// The verdicts. An action that an older worker noted has none.
+const (
+	// Acted: the signal did what it says.
+	Acted Verdict = "acted"
+	// Ignored: the order is not stuck, or on something else than the signal names.
+	Ignored Verdict = "ignored"
+	// Refused: the signal cannot be carried out as it is.
+	Refused Verdict = "refused"
+	// TooLate: the target had the event already.
+	TooLate Verdict = "too_late"
+)
 
 // Values of State.Status.
 const (

@@ -97,25 +97,43 @@ func (s *orderSync) summary(next inbox.Next) State {
 	if !next.Since.IsZero() {
 		state.StuckSince = &next.Since
 	}
+	if e := s.Inbox.StuckOn(s.now()); e != nil {
+		state.StuckOn = e.ID.String()
+	}
+	if s.unreadable() {
+		state.StuckOn = ""
+		if s.strict() {
+			state.StuckOn = s.Undecoded[0].id()
+		}
+	}
+	state.DataExcerpt = excerpt(next.Step.Event.Data)
 	var advice advice
 	state.Status, advice = s.advise(next)
-	state.NextStep = advice.text()
+	state.NextStep, state.Happens, state.Remedies = advice.text(), advice.happens, advice.remedies
 	return state
+}
+
+// maxExcerpt bounds what the state shows of an event's data, in bytes.
+const maxExcerpt = 300
+
+func excerpt(data []byte) string {
+	if len(data) <= maxExcerpt {
+		return string(data)
+	}
+	return strings.ToValidUTF8(string(data[:maxExcerpt]), "") + "…"
 }
 
 // advice is what will happen without anybody's help, and what somebody can do.
 type advice struct {
 	happens  string
-	remedies []remedy
+	remedies []Remedy
 }
-
-type remedy struct{ when, command string }
 
 // text is the advice in a line.
 func (a advice) text() string {
 	var ways []string
 	for _, r := range a.remedies {
-		ways = append(ways, r.when+": "+r.command)
+		ways = append(ways, r.To+": "+r.Command.String())
 	}
 	if len(ways) == 0 {
 		return a.happens
@@ -125,11 +143,11 @@ func (a advice) text() string {
 
 // advise says where the order stands and what that asks for.
 func (s *orderSync) advise(next inbox.Next) (status string, _ advice) {
-	id := order.Typed(s.in.SyncID)
+	event := s.named(next)
 	var (
-		retry = "ordersync retry " + id
-		amend = "ordersync amend " + id + " --data-file FILE"
-		skip  = "ordersync skip " + id + " --reason WHY"
+		retry = order.RetryCommand(s.in.SyncID, event)
+		amend = order.AmendCommand(s.in.SyncID, event)
+		skip  = order.SkipCommand(s.in.SyncID, event)
 	)
 	switch {
 	case next.Action == inbox.Rest && s.in.Settings.IdleTimeout > 0:
@@ -139,27 +157,42 @@ func (s *orderSync) advise(next inbox.Next) (status string, _ advice) {
 	case next.Action == inbox.Hold:
 		return StateHeld, advice{
 			fmt.Sprintf("the shop has no order %s yet: waits for its creation until %s; %s", s.in.SyncID, stamp(next.Until), afterHold(next.Step.Event.Kind)),
-			[]remedy{{"wait no longer", retry}},
+			[]Remedy{{"wait no longer", retry}},
 		}
 	case next.Action == inbox.Block && next.Type == UndecodableSignal:
 		return StateBlocked, advice{
 			"an events signal could not be read",
-			[]remedy{{"read it again, after a deploy", retry}, {"move it to the dead-letter topic", skip}},
+			[]Remedy{{"read it again, after a deploy", retry}, {"move it to the dead-letter topic", skip}},
 		}
 	case next.Action == inbox.Block && next.Type == inbox.UnknownOrder:
 		return StateBlocked, advice{
 			fmt.Sprintf("the shop has no order %s, so its invoice waits: publish its creation or an update, which frees it", s.in.SyncID),
-			[]remedy{{"give the invoice up", skip}},
+			[]Remedy{{"give the invoice up", skip}},
 		}
 	case next.Action == inbox.Block:
 		return StateBlocked, advice{
 			"the shop's database refuses the event as it is",
-			[]remedy{{"try it again, once the database takes it", retry}, {"send other data", amend}, {"give the event up", skip}},
+			[]Remedy{{"try it again, once the database takes it", retry}, {"send other data", amend}, {"give the event up", skip}},
 		}
 	case s.Inbox.Stuck != nil && s.Inbox.Stuck.Type != "":
-		return StateRetrying, advice{"is tried again at least once a minute and heals by itself", []remedy{{"try it now", retry}}}
+		return StateRetrying, advice{"is tried again at least once a minute and heals by itself", []Remedy{{"try it now", retry}}}
 	default:
 		return StateApplying, advice{happens: "applies " + next.Step.Event.Name()}
+	}
+}
+
+// named is what the proposed commands carry as --event-id, so that one which is pasted again later acts
+// on nothing else. Empty where the run knows no name for what it is stuck on.
+func (s *orderSync) named(next inbox.Next) string {
+	switch {
+	case s.unreadable() && s.strict():
+		return s.Undecoded[0].id()[:order.ShortID]
+	case s.unreadable():
+		return ""
+	case s.strict():
+		return next.Step.Event.ID.String()[:order.ShortID]
+	default:
+		return next.Step.Event.ID.String()
 	}
 }
 
@@ -196,7 +229,7 @@ func (s *orderSync) describe() {
 	}
 	fmt.Fprintf(&text, "\n\n%s\n", escape(advice.happens))
 	for _, r := range advice.remedies {
-		fmt.Fprintf(&text, "\n- to %s: %s", r.when, code(r.command))
+		fmt.Fprintf(&text, "\n- to %s: %s", r.To, code(r.Command.String()))
 	}
 	fmt.Fprintf(&text, "\n\n%d pending, %d resolved", state.PendingCount, state.Applied)
 	if state.Leaving > 0 {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
@@ -49,6 +51,13 @@ func (u undecoded) size() int {
 		n += len(key) + len(u.Metadata[key])
 	}
 	return n
+}
+
+// id is what an operator signal names an unreadable input by. It goes by what the input holds, so that a
+// retry which fails leaves it as it is.
+func (u undecoded) id() string {
+	holds := slices.Concat(u.Metadata[converter.MetadataEncoding], []byte{0}, u.Data)
+	return uuid.NewSHA1(uuid.NameSpaceOID, holds).String()
 }
 
 func (u undecoded) payload() *commonpb.Payload {
@@ -195,10 +204,17 @@ func decode(payload *commonpb.Payload, into any) error {
 	if isNothing(payload) {
 		return errors.New("it has no input")
 	}
+	if err := plainJSONInput(payload); err != nil {
+		return err
+	}
+	return json.Unmarshal(payload.GetData(), into)
+}
+
+func plainJSONInput(payload *commonpb.Payload) error {
 	if encoding := string(payload.GetMetadata()[converter.MetadataEncoding]); encoding != converter.MetadataEncodingJSON {
 		return fmt.Errorf("its encoding is %q, %q is expected", encoding, converter.MetadataEncodingJSON)
 	}
-	return json.Unmarshal(payload.GetData(), into)
+	return nil
 }
 
 // isNothing tells whether a signal came without input: none at all, a nil, or a JSON null.
@@ -209,7 +225,7 @@ func isNothing(payload *commonpb.Payload) bool {
 		encoding == "" && len(payload.GetData()) == 0
 }
 
-// decodeOptional reads the input of an operator signal that may be left out, or be a plain string.
+// decodeOptional reads the input of an operator signal as rules 1 do: unknown fields are ignored.
 func decodeOptional(payload *commonpb.Payload, into any, reason *string) error {
 	if isNothing(payload) {
 		return nil

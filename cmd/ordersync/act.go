@@ -179,7 +179,7 @@ func (a *app) act(ctx context.Context, arg, signal string, input any) error {
 	effect, err := operator.Act(ctx, temporal, id, signal, input)
 	switch {
 	case errors.Is(err, operator.ErrNoWorkflow):
-		return fmt.Errorf("order %s has no running workflow, so it is not stuck on anything; see %s", id, a.hint("order "+order.Typed(id)))
+		return fmt.Errorf("order %s has no running workflow, so it is not stuck on anything; see %s", id, a.propose(order.ShowCommand(id)))
 	case errors.Is(err, operator.ErrNoWorker):
 		return fmt.Errorf("the %s is with Temporal and takes effect as soon as a worker runs; %w", signal, err)
 	case err != nil:
@@ -200,7 +200,7 @@ func (a *app) act(ctx context.Context, arg, signal string, input any) error {
 	case s.Status != workflows.StateBlocked && s.Status != workflows.StateRetrying:
 		return nil
 	case s.Step == nil || s.Step.EventID.String() == effect.Action.EventID:
-		return fmt.Errorf("order %s is still %s, on %s; see %s", id, s.Status, s.Reason, a.hint("order "+order.Typed(id)))
+		return fmt.Errorf("order %s is still %s, on %s; see %s", id, s.Status, s.Reason, a.propose(order.ShowCommand(id)))
 	default:
 		a.note("order %s is %s on its next event, %s: %s", id, s.Status, eventName(s.Step.Kind, s.Step.Version), s.Reason)
 		return nil

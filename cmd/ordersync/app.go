@@ -57,7 +57,7 @@ directory of a running "ordersync dev" (--data-dir).`,
 	}
 	root.PersistentFlags().StringVar(&a.dataDir, "data-dir", defaultDir, "the directory of ordersync dev")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, c.CommandPath())
+		return fmt.Errorf("%w; see %s --help; an id that begins with a dash goes last, after --", err, c.CommandPath())
 	})
 	root.AddGroup(
 		&cobra.Group{ID: "stack", Title: "Run it:"},
@@ -107,19 +107,23 @@ func (a *app) print(v any, text func(io.Writer) error) error {
 	return enc.Encode(v)
 }
 
-// hint is a command line to type, with the flag that reaches the same stack.
+// hint is a command line to type, with the flag that reaches the same stack. The flag stands first: after
+// "--" it would be an argument.
 func (a *app) hint(args string) string {
 	if a.dataDir != defaultDir {
-		args += " --data-dir " + a.dataDir
+		args = "--data-dir " + order.Typed(a.dataDir) + " " + args
 	}
 	return a.bare(args)
 }
+
+// propose is the hint of a command about an order, an event or a letter.
+func (a *app) propose(c order.Command) string { return a.hint(c.Words()) }
 
 // bare is a command line to type for a command that needs no servers.
 func (a *app) bare(args string) string {
 	name := "ordersync"
 	if strings.ContainsRune(a.program, filepath.Separator) {
-		name = a.program
+		name = order.Typed(a.program)
 	}
 	return name + " " + args
 }

@@ -143,6 +143,6 @@ func (a *app) printStuck(out io.Writer, s operator.Survey) error {
 	if s.More {
 		fmt.Fprintf(out, "… and %d more: raise --limit, or look in the Web UI for %s\n", s.Total-len(s.Orders), operator.StuckQuery)
 	}
-	_, err := fmt.Fprintf(out, "\nwhat one waits for, and what to do: %s\n", a.hint("order "+order.Typed(s.Orders[0].SyncID)))
+	_, err := fmt.Fprintf(out, "\nwhat one waits for, and what to do: %s\n", a.propose(order.ShowCommand(s.Orders[0].SyncID)))
 	return err
 }

@@ -22,6 +22,7 @@ import (
 	"ordersync/internal/config"
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
+	"ordersync/internal/order"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -204,7 +205,8 @@ func TestServersComeFromTheEnvironmentElseTheStack(t *testing.T) {
 
 func TestHintsReachTheSameStack(t *testing.T) {
 	assert.Equal(t, "ordersync wait", (&app{program: "ordersync", dataDir: defaultDir}).hint("wait"))
-	assert.Equal(t, "bin/ordersync wait --data-dir x", (&app{program: "bin/ordersync", dataDir: "x"}).hint("wait"))
+	assert.Equal(t, "bin/ordersync --data-dir x wait", (&app{program: "bin/ordersync", dataDir: "x"}).hint("wait"))
+	assert.Equal(t, "'my bin/ordersync' --data-dir 'a b' order -- -1", (&app{program: "my bin/ordersync", dataDir: "a b"}).propose(order.ShowCommand("-1")))
 }
 
 // A log that is written to for weeks stays bounded, and loses no line but old ones.

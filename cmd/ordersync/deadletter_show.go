@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ordersync/internal/deadletter"
+	"ordersync/internal/order"
 )
 
 func (a *app) deadletterShowCommand() *cobra.Command {
@@ -118,8 +119,8 @@ func (a *app) printLetter(out io.Writer, l deadletter.Letter) error {
 	if l.State != deadletter.Open {
 		return nil
 	}
-	_, err := fmt.Fprintf(out, "\nsend it again: %s\nwith another value: %s\nnote that nobody will: %s\n", a.hint("deadletter replay "+v.Place.String()),
-		a.hint("deadletter replay "+v.Place.String()+" --value-file FILE"), a.hint("deadletter discard "+v.Place.String()+" --why WHY"))
+	_, err := fmt.Fprintf(out, "\nsend it again: %s\nwith another value: %s\nnote that nobody will: %s\n", a.propose(order.ReplayLetterCommand(v.Place.String())),
+		a.propose(order.MendLetterCommand(v.Place.String())), a.propose(order.DiscardLetterCommand(v.Place.String())))
 	return err
 }
 

@@ -30,7 +30,7 @@ func TestDevERP(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte(simulated.stdout), 0o600))
 	d := startDev(t, filepath.Join(t.TempDir(), "stack"), "--erp", "--erp-file", file, "--erp-rate", "100", "--erp-outages")
 	for _, next := range []string{"status --watch", "schedule list", "order 30000001", "reconcile"} {
-		assert.Contains(t, d.stdout.String(), "ordersync "+next+" --data-dir "+d.dir)
+		assert.Contains(t, d.stdout.String(), "ordersync --data-dir "+d.dir+" "+next)
 	}
 	environ, err := envfile.Read(devstack.EnvFile(d.dir))
 	require.NoError(t, err)

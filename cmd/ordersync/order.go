@@ -64,6 +64,10 @@ type orderView struct {
 	Workflow *operator.Workflow `json:"workflow"`
 	// WorkerAnswers is false where what comes from a worker is missing here.
 	WorkerAnswers bool `json:"worker_answers"`
+
+	// happens and remedies are NextStep, taken apart.
+	happens  string
+	remedies []workflows.Remedy
 }
 
 type entryView struct {
@@ -158,6 +162,7 @@ func (v *orderView) take(s workflows.State) {
 	v.WorkerAnswers = true
 	v.Sync, v.Step, v.StuckSince = s.Status, s.Step, s.StuckSince
 	v.Reason, v.LastError, v.NextStep = s.Reason, s.LastError, s.NextStep
+	v.happens, v.remedies = s.Happens, s.Remedies
 	v.Pending, v.PendingCount = append(v.Pending, s.Pending...), s.PendingCount
 	v.Unhandled = append(v.Unhandled, s.UnhandledSignals...)
 }
@@ -196,13 +201,25 @@ func (a *app) printOrder(out io.Writer, v orderView) error {
 			}
 		}
 	}
-	if v.NextStep != "" {
-		fmt.Fprintf(out, "\nnext: %s\n", v.NextStep)
-	}
+	a.printRemedies(out, v)
 	for _, name := range v.Unhandled {
 		fmt.Fprintf(out, "\na signal %q is not known here: the operator signals are retry, skip, amend\n", name)
 	}
 	return printOperator(out, v.Operator)
+}
+
+// printRemedies says what will happen, and what to type.
+func (a *app) printRemedies(out io.Writer, v orderView) {
+	if len(v.remedies) == 0 && v.NextStep != "" {
+		fmt.Fprintf(out, "\nnext: %s\n", v.NextStep)
+		return
+	}
+	if v.happens != "" {
+		fmt.Fprintf(out, "\nnext: %s\n", v.happens)
+	}
+	for _, r := range v.remedies {
+		fmt.Fprintf(out, "  to %s: %s\n", r.To, a.propose(r.Command))
+	}
 }
 
 func (v *orderView) syncLine() string {

@@ -253,7 +253,7 @@ var classMeans = map[order.Drift]string{
 
 // nextStep is what somebody can do about a finding.
 func (a *app) nextStep(f order.Finding) string {
-	look := a.hint("order " + order.Typed(f.SyncID))
+	look := a.propose(order.ShowCommand(f.SyncID))
 	switch {
 	case f.Repair != nil:
 		return "repaired; see " + look

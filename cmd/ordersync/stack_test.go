@@ -112,7 +112,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "stack")
 	d := startDev(t, dir)
 	assert.Contains(t, d.stdout.String(), "mariadb -h 127.0.0.1 -P ")
-	assert.Contains(t, d.stdout.String(), "ordersync wait --data-dir "+dir)
+	assert.Contains(t, d.stdout.String(), "ordersync --data-dir "+dir+" wait")
 
 	r := d.ordersync("", "dev", "--kafka-port", "0")
 	require.ErrorContains(t, r.err, "is in use by process")
@@ -187,7 +187,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	r.decode(t, &s)
 	assert.Equal(t, 6, s.Blocked)
 	assert.Equal(t, 3, s.BlockedOrders)
-	assert.Contains(t, r.stderr, "3 orders are blocked: ordersync blocked")
+	assert.Contains(t, r.stderr, "3 orders are blocked: ordersync --data-dir "+dir+" blocked")
 
 	// How far the shop is behind: Kafka has no lag, and yet there is something that waits.
 	// The starter commits what Temporal has about once a second, and until then it is lag.
@@ -217,7 +217,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	assert.Regexp(t, `(?m)^store +[\dms]+ +order [ABC], blocked +[\dms]+ +0 +0 +3 `, r.stdout)
 	assert.Regexp(t, `(?m)^workers +1 on task queue ordersync; no task waits$`, r.stdout)
 	assert.Regexp(t, `(?m)^dead letters +1 in order-events.dead-letter`, r.stdout)
-	assert.Regexp(t, `what the oldest of store waits for: ordersync order [ABC] --data-dir `, r.stdout)
+	assert.Regexp(t, `what the oldest of store waits for: ordersync --data-dir \S+ order [ABC]`, r.stdout)
 	watching, stopWatching := context.WithCancel(t.Context())
 	var watched, errs syncBuffer
 	watchEnded := make(chan error, 1)
@@ -247,7 +247,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	require.NoError(t, r.err)
 	assert.Contains(t, r.stdout, "order A: not in the shop's database")
 	assert.Contains(t, r.stdout, "blocked on order_creation v1 since")
-	assert.Contains(t, r.stdout, "ordersync retry A")
+	assert.Regexp(t, `ordersync --data-dir \S+ retry --event-id [0-9a-f-]+ A\n`, r.stdout)
 	require.ErrorContains(t, d.ordersync("", "retry", "A", "--event-id", "another").err, "the retry did nothing: ignored")
 	require.ErrorContains(t, d.ordersync("", "retry", "A").err, "order A is still blocked")
 	r = d.ordersync("", "amend", "A", "--data", `{"total":1}`, "--reason", "sign")
@@ -294,7 +294,7 @@ func TestCommandsOnAStack(t *testing.T) {
 	r = d.ordersync("", "wait", "--timeout", "5s", "-o", "json")
 	require.ErrorContains(t, r.err, "not all was settled within 5s: 1 events are outstanding")
 	require.ErrorContains(t, r.err, "order D, order_creation")
-	require.ErrorContains(t, r.err, "ordersync order D --data-dir")
+	require.ErrorContains(t, r.err, "order D")
 	require.NoError(t, d.end())
 
 	// On the same directory everything goes on; nothing was applied twice.

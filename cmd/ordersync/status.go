@@ -121,7 +121,7 @@ func (a *app) printNext(out io.Writer, s freshness.Status) error {
 	}
 	for _, c := range s.Channels {
 		if c.Oldest != nil && c.Oldest.Where == freshness.InOrder {
-			next = append(next, fmt.Sprintf("what the oldest of %s waits for: %s", c.Channel, a.hint("order "+order.Typed(c.Oldest.SyncID))))
+			next = append(next, fmt.Sprintf("what the oldest of %s waits for: %s", c.Channel, a.propose(order.ShowCommand(c.Oldest.SyncID))))
 		}
 	}
 	if stuck {

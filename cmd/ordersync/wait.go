@@ -142,7 +142,7 @@ func (a *app) outstanding(s settle.Summary, err error, timeout time.Duration) er
 		fmt.Fprintf(&text, "\n  … and %d more", s.Outstanding-len(s.Waiting))
 	}
 	if look != "" {
-		fmt.Fprintf(&text, "\nsee what the first waits for: %s; all that are stuck: %s", a.hint("order "+order.Typed(look)), a.hint("blocked"))
+		fmt.Fprintf(&text, "\nsee what the first waits for: %s; all that are stuck: %s", a.propose(order.ShowCommand(look)), a.hint("blocked"))
 	}
 	return errors.New(text.String())
 }

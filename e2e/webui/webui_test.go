@@ -80,7 +80,7 @@ func TestStuckOrdersInTheWebUI(t *testing.T) {
 		b.open(workflow("77"))
 		b.press("User Metadata")
 		b.await("store order 77", "blocked on order_updation v2 since 20", "CheckViolated:", "CONSTRAINT `positive_total` failed",
-			"ordersync retry 77", "ordersync amend 77 --data-file FILE", "ordersync skip 77 --reason WHY", "3 pending, 1 resolved")
+			"ordersync retry --event-id", "--data-file FILE 77", "ordersync skip --event-id", "--reason WHY 77", "3 pending, 1 resolved")
 		b.picture("webui-order.png", 760)
 	})
 
@@ -94,7 +94,7 @@ func TestStuckOrdersInTheWebUI(t *testing.T) {
 		})
 		b.await("Lock wait timeout exceeded", "LockWaitTimeout", "Next Retry")
 		b.press("User Metadata")
-		b.await("online order 78", "retrying on order_updation v2", "LockWaitTimeout:", "Lock wait timeout exceeded", "heals by itself", "ordersync retry 78")
+		b.await("online order 78", "retrying on order_updation v2", "LockWaitTimeout:", "Lock wait timeout exceeded", "heals by itself", "ordersync retry --event-id")
 	})
 
 	t.Run("an order is got going from the browser", func(t *testing.T) {

@@ -238,7 +238,7 @@ func (r *run) decode(l Letter) (order.Event, error) {
 	case l.Problem != nil:
 		return order.Event{}, fmt.Errorf("it was not written by ordersync, or its headers were changed: %w", l.Problem)
 	case l.Reason == order.Undecodable:
-		return order.Event{}, fmt.Errorf("it holds the input of a signal and no record; the events that order %s lacks are still in their topic: ordersync replay --order %s", l.Key, l.Key)
+		return order.Event{}, fmt.Errorf("it holds the input of a signal and no record; the events that order %s lacks are still in their topic: %s", l.Key, order.ReplayCommand(string(l.Key)))
 	case l.Source.Topic == order.ERPRow:
 		return order.Event{}, fmt.Errorf("it holds a row of the ERP that never was a record; mend it in the ERP, and the next poll brings it: %s", l.Detail)
 	case !known:
@@ -253,7 +253,7 @@ func (r *run) decode(l Letter) (order.Event, error) {
 	case err != nil && corrected:
 		return order.Event{}, fmt.Errorf("the corrected value is no event: %w", err)
 	case err != nil:
-		return order.Event{}, fmt.Errorf("it is no event: %w; correct it: ordersync deadletter replay %s --value-file FILE", err, l.Place)
+		return order.Event{}, fmt.Errorf("it is no event: %w; correct it: %s", err, order.MendLetterCommand(l.Place.String()))
 	case corrected && l.SyncID != "" && l.SyncID != e.SyncID && !r.Force:
 		return order.Event{}, fmt.Errorf("the corrected value is of order %s, and the letter of order %s; --force sends it all the same", e.SyncID, l.SyncID)
 	}
@@ -271,7 +271,7 @@ func (r *run) refusal(ctx context.Context, s sending) (string, error) {
 			return "", err
 		}
 		if status != "" {
-			return fmt.Sprintf("order %s is still %s: the event would only find its queue full again; get the order going first (ordersync order %s says how), or --force", s.event.SyncID, status, s.event.SyncID), nil
+			return fmt.Sprintf("order %s is still %s: the event would only find its queue full again; get the order going first (%s says how), or --force", s.event.SyncID, status, order.ShowCommand(s.event.SyncID)), nil
 		}
 	}
 	if s.event.Versioned() {

@@ -128,7 +128,7 @@ func (n *Notices) Blocked(b order.Blocked) {
 	}
 }
 
-func command(b order.Blocked) string { return "ordersync order " + order.Typed(b.SyncID) }
+func command(b order.Blocked) string { return order.ShowCommand(b.SyncID).String() }
 
 // Run posts until ctx ends. What waits then is dropped: the orders are found by their search
 // attributes.

@@ -117,7 +117,7 @@ func (t *Terminations) record(ctx context.Context, runs []*workflowpb.WorkflowEx
 	return group.Wait()
 }
 
-func replayCommand(syncID string) string { return "ordersync replay --order " + order.Typed(syncID) }
+func replayCommand(syncID string) string { return order.ReplayCommand(syncID).String() }
 
 // termination asks the history of a run who ended it. A run that Temporal has forgotten in between was
 // ended by nobody known.
