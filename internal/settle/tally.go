@@ -2,6 +2,7 @@ package settle
 
 import (
 	"cmp"
+	"encoding/hex"
 	"math"
 	"slices"
 	"time"
@@ -21,8 +22,10 @@ type Tally struct {
 	topics  []string
 	topicOf map[string]int16
 	events  []event
+	// eventOf has the first event of each identity.
 	eventOf map[identity]int32
-	open    []int32 // events still outstanding, in no order
+	aliases map[int32]order.Alias // of the events that have one
+	open    []int32               // events still outstanding, in no order
 	// The last look-up was for open[asked:cursor]; the next goes on at cursor.
 	asked, cursor int
 
@@ -67,10 +70,38 @@ type place struct {
 
 type event struct {
 	identity
+	content
 	place       // of its newest record
 	at    int64 // that record's timestamp, Unix milliseconds
+	// next is the next event of this identity, 0 if there is none. The first event is never next.
+	next  int32
 	state state
-	kind  uint8 // order.Kind.Rank
+	// another tells that the ledger has another event of this identity.
+	another bool
+}
+
+// content is what tells two events of one identity apart.
+type content struct {
+	version int64
+	digest  [16]byte // of the data; zero where there is a version, and where it is not known
+	kind    uint8    // order.Kind.Rank
+}
+
+func contentOf(e order.Event) content {
+	c := content{version: e.Version, kind: uint8(e.Kind.Rank())}
+	if !e.Versioned() {
+		_, _ = hex.Decode(c.digest[:], []byte(e.Digest)) // Decode of order made it
+	}
+	return c
+}
+
+// is returns whether the entry is that of the event, and not of another event of its identity.
+func (c content) is(entry target.Entry) bool {
+	e := order.Event{Kind: order.Kinds[c.kind], Version: c.version}
+	if c.digest != [16]byte{} {
+		e.Digest = hex.EncodeToString(c.digest[:])
+	}
+	return entry.Is(e)
 }
 
 type rejection struct {
@@ -84,9 +115,15 @@ type letters struct {
 	// topic made anew from the old one.
 	byPlace map[place]time.Time
 	// byEvent has the newest letter of each event.
-	byEvent map[identity]letter
+	byEvent map[named]letter
 	// unticked tells that letters came since they were last ticked off.
 	unticked bool
+}
+
+// named is an event, also where another one has its identity.
+type named struct {
+	identity
+	content
 }
 
 type letter struct {
@@ -103,9 +140,9 @@ func (l letter) covers(e *event) bool {
 // NewTally is an empty one. Of patient topics nobody asks how long their events take.
 func NewTally(patient ...string) *Tally {
 	t := &Tally{
-		orderOf: map[string]int32{}, topicOf: map[string]int16{}, eventOf: map[identity]int32{},
+		orderOf: map[string]int32{}, topicOf: map[string]int16{}, eventOf: map[identity]int32{}, aliases: map[int32]order.Alias{},
 		rejected: map[place]*rejection{},
-		letters:  letters{byPlace: map[place]time.Time{}, byEvent: map[identity]letter{}},
+		letters:  letters{byPlace: map[place]time.Time{}, byEvent: map[named]letter{}},
 		patient:  map[string]bool{},
 	}
 	for _, topic := range patient {
@@ -114,21 +151,37 @@ func NewTally(patient ...string) *Tally {
 	return t
 }
 
-// Published notes the record of an event. The same event again is a duplicate.
+// Published notes the record of an event. The same event again is a duplicate. Another event of the same identity
+// is an event of its own: one of them can be in the ledger, the other becomes a dead letter.
 func (t *Tally) Published(e order.Event) {
 	t.record(e.Source.ReceivedAt)
 	id := identity{t.orderNumber(e.SyncID), e.ID}
-	at := t.place(e.Source)
-	if i, again := t.eventOf[id]; again {
-		t.duplicates++
-		if known := &t.events[i]; newer(at, known.place) {
-			known.place, known.at = at, e.Source.ReceivedAt.UnixMilli()
+	at, what := t.place(e.Source), contentOf(e)
+	number := int32(len(t.events))
+	first, known := t.eventOf[id]
+	for i := first; known; {
+		other := &t.events[i]
+		if other.content == what {
+			t.duplicates++
+			if newer(at, other.place) {
+				other.place, other.at = at, e.Source.ReceivedAt.UnixMilli()
+			}
+			return
 		}
-		return
+		if other.next == 0 {
+			other.next = number
+			break
+		}
+		i = other.next
 	}
-	t.eventOf[id] = int32(len(t.events))
-	t.open = append(t.open, int32(len(t.events)))
-	t.events = append(t.events, event{identity: id, place: at, at: e.Source.ReceivedAt.UnixMilli(), kind: uint8(e.Kind.Rank())})
+	if !known {
+		t.eventOf[id] = number
+	}
+	if alias := e.Alias(); alias.ID != uuid.Nil {
+		t.aliases[number] = alias
+	}
+	t.open = append(t.open, number)
+	t.events = append(t.events, event{identity: id, content: what, place: at, at: e.Source.ReceivedAt.UnixMilli()})
 }
 
 // Rejected notes a record that is no event; only a dead letter settles it.
@@ -158,7 +211,7 @@ func (t *Tally) DeadLetter(written time.Time, source order.Source, e *order.Even
 	if e == nil {
 		return
 	}
-	id := identity{t.orderNumber(e.SyncID), e.ID}
+	id := named{identity{t.orderNumber(e.SyncID), e.ID}, contentOf(*e)}
 	if before, ok := t.letters.byEvent[id]; !ok || newer(l.place, before.place) {
 		t.letters.byEvent[id] = l
 	}
@@ -178,7 +231,7 @@ func (t *Tally) TickDeadLetters() {
 	}
 	t.open = slices.DeleteFunc(t.open, func(i int32) bool {
 		e := &t.events[i]
-		if l, ok := t.letters.byEvent[e.identity]; !ok || !l.covers(e) {
+		if l, ok := t.letters.byEvent[named{e.identity, e.content}]; !ok || !l.covers(e) {
 			if at, ok := t.letters.byPlace[e.place]; !ok || at.UnixMilli() != e.at {
 				return false
 			}
@@ -199,10 +252,14 @@ func (t *Tally) Next(n int) []target.EventKey {
 	t.cursor = min(t.cursor+n, len(t.open))
 	keys := make([]target.EventKey, 0, t.cursor-t.asked)
 	for _, i := range t.open[t.asked:t.cursor] {
-		e := t.events[i]
-		keys = append(keys, target.EventKey{SyncID: t.orders[e.order], ID: e.id})
+		keys = append(keys, t.key(i))
 	}
 	return keys
+}
+
+func (t *Tally) key(i int32) target.EventKey {
+	e := &t.events[i]
+	return target.EventKey{SyncID: t.orders[e.order], ID: e.id, Alias: t.aliases[i]}
 }
 
 // Tick ticks off the events that the ledger has, of those that Next handed out last, and tells how
@@ -212,11 +269,12 @@ func (t *Tally) Tick(found map[target.EventKey]target.Entry) int {
 	before := len(t.open)
 	window := slices.DeleteFunc(slices.Clone(t.open[t.asked:t.cursor]), func(i int32) bool {
 		e := &t.events[i]
-		entry, ok := found[target.EventKey{SyncID: t.orders[e.order], ID: e.id}]
-		if ok {
-			t.tick(e, entry)
+		entry, ok := found[t.key(i)]
+		if e.another = ok && !e.is(entry); !ok || e.another {
+			return false
 		}
-		return ok
+		t.tick(e, entry)
+		return true
 	})
 	t.open = slices.Replace(t.open, t.asked, t.cursor, window...)
 	t.cursor = t.asked + len(window)
@@ -293,6 +351,9 @@ func (t *Tally) First(n int, blocked map[string]bool) []Waiting {
 		if id := t.orders[e.order]; !blocked[id] {
 			w := at(e.place)
 			w.SyncID, w.EventID, w.Kind, w.Reason = id, &e.id, order.Kinds[e.kind], "not in the ledger"
+			if e.another {
+				w.Reason = "the ledger has another event of this event_id, and there is no dead letter of this one yet"
+			}
 			first = insert(first, w, n)
 		}
 	}

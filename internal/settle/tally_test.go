@@ -27,8 +27,8 @@ func source(offset int64) order.Source {
 type ledger map[target.EventKey]target.Entry
 
 func (l ledger) put(e order.Event, outcome order.Outcome, took time.Duration) {
-	l[target.EventKey{SyncID: e.SyncID, ID: e.ID}] = target.Entry{
-		Outcome: outcome, SourceTopic: e.Source.Topic, ReceivedAt: e.Source.ReceivedAt, AppliedAt: e.Source.ReceivedAt.Add(took),
+	l[target.KeyOf(e)] = target.Entry{
+		Kind: e.Kind, Version: e.Version, Digest: e.Digest, Outcome: outcome, SourceTopic: e.Source.Topic, ReceivedAt: e.Source.ReceivedAt, AppliedAt: e.Source.ReceivedAt.Add(took),
 	}
 }
 
@@ -144,6 +144,65 @@ func TestTallyDeadLetters(t *testing.T) {
 			assert.Len(t, s.Waiting, tc.left)
 		})
 	}
+}
+
+// Two events that the ERP gave one event_id are two. The ledger has one of them at most, whichever came first there.
+func TestTallyTellsEventsOfOneIdentityApart(t *testing.T) {
+	of := func(kind order.Kind, version, offset int64, digest string) order.Event {
+		e := published("1", "guid", kind, offset)
+		e.Version, e.Digest = version, digest
+		return e
+	}
+	const one, other = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
+	for name, tc := range map[string]struct{ first, second order.Event }{
+		"another kind":    {of(order.Creation, 1, 0, ""), of(order.Update, 1, 1, "")},
+		"another version": {of(order.Update, 1, 0, ""), of(order.Update, 2, 1, "")},
+		"other data":      {of(order.Update, 0, 0, one), of(order.Update, 0, 1, other)},
+	} {
+		for _, applied := range []order.Event{tc.first, tc.second} {
+			refused := tc.second
+			if applied.Source == tc.second.Source {
+				refused = tc.first
+			}
+			t.Run(fmt.Sprintf("%s, %s applied", name, applied.Name()), func(t *testing.T) {
+				tally, rows := NewTally(), ledger{}
+				again := refused
+				again.Source = source(7)
+				for _, e := range []order.Event{tc.first, tc.second, again} {
+					tally.Published(e)
+				}
+				assert.Equal(t, 2, tally.Outstanding())
+				rows.put(applied, order.Applied, time.Second)
+				assert.Equal(t, 1, rows.tick(tally), "one row is that of one event")
+				s := tally.Summary(nil)
+				assert.Equal(t, 1, s.Duplicates)
+				require.Len(t, s.Waiting, 1)
+				assert.Equal(t, refused.Kind, s.Waiting[0].Kind)
+				assert.Contains(t, s.Waiting[0].Reason, "another event")
+
+				// A letter of the one that was applied, and was replayed, does not settle the other.
+				tally.DeadLetter(noon, applied.Source, &applied)
+				tally.TickDeadLetters()
+				assert.Equal(t, 1, tally.Outstanding())
+				tally.DeadLetter(noon.Add(time.Hour), source(7), &again)
+				tally.TickDeadLetters()
+				assert.Equal(t, 0, tally.Outstanding())
+				s = tally.Summary(nil)
+				assert.Equal(t, 1, s.Applied)
+				assert.Equal(t, 1, s.DeadLetters)
+			})
+		}
+	}
+	t.Run("an entry from before digests is the event of either data", func(t *testing.T) {
+		tally, rows := NewTally(), ledger{}
+		first, second := of(order.Update, 0, 0, one), of(order.Update, 0, 1, other)
+		tally.Published(first)
+		tally.Published(second)
+		entry := first
+		entry.Digest = ""
+		rows.put(entry, order.Applied, time.Second)
+		assert.Equal(t, 2, rows.tick(tally), "as the target takes both for it")
+	})
 }
 
 func TestTallyBehindBlockedOrders(t *testing.T) {

@@ -302,3 +302,58 @@ func TestWaitSaysWhichTopicIsMissing(t *testing.T) {
 	_, err := b.wait()
 	require.ErrorContains(t, err, "topic nowhere does not exist; create it with `ordersync setup`")
 }
+
+// Two events of one event_id are not settled by one row, but by the row of the one and the letter of the other.
+func TestWaitForAnIdentityConflict(t *testing.T) {
+	b := setup(t)
+	var refused kafka.Message
+	for _, m := range b.publish(
+		[2]string{"1", `{"sync_id":1,"event_id":"guid","event":"order_creation","version":1,"data":{}}`},
+		[2]string{"1", `{"sync_id":1,"event_id":"guid","event":"order_updation","version":2,"data":{}}`},
+	) {
+		e, err := b.decode(m)
+		require.NoError(t, err)
+		result, err := b.target.Apply(t.Context(), order.Step{Event: e})
+		require.NoError(t, err)
+		if result.Outcome == order.Conflict {
+			refused = m
+		}
+	}
+	require.NotNil(t, refused.Value)
+	given, giveUp := context.WithCancelCause(t.Context())
+	defer giveUp(nil)
+	b.options.Progress = func(p Progress) {
+		if !p.Reading && p.Done == 1 {
+			giveUp(errors.New("the time is up"))
+		}
+	}
+	s, err := Wait(given, b.options)
+	require.EqualError(t, err, "the time is up")
+	require.Len(t, s.Waiting, 1)
+	assert.Equal(t, order.Update, s.Waiting[0].Kind)
+
+	b.letter(refused)
+	b.options.Progress = nil
+	s, err = b.wait()
+	require.NoError(t, err)
+	assert.Equal(t, 1, s.Applied)
+	assert.Equal(t, 1, s.DeadLetters)
+	assert.Zero(t, s.Duplicates)
+}
+
+// An invoice that was applied when its id came from its version alone is in the ledger under that id.
+func TestWaitForAnInvoiceOfAFormerID(t *testing.T) {
+	b := setup(t)
+	for _, m := range b.publish(creation(1), [2]string{"1", `{"sync_id":1,"event":"invoice_creation","version":2,"data":{"number":"R1"}}`}) {
+		e, err := b.decode(m)
+		require.NoError(t, err)
+		if e.Kind == order.Invoice {
+			e.ID, e.Digest = e.Alias().ID, ""
+		}
+		_, err = b.target.Apply(t.Context(), order.Step{Event: e})
+		require.NoError(t, err)
+	}
+	s, err := b.wait()
+	require.NoError(t, err)
+	assert.Equal(t, 2, s.Applied)
+}
