@@ -134,7 +134,7 @@ func (r *run) reread(ctx context.Context, letters []Letter) error {
 		chunk, bytes = nil, 0
 		return nil
 	}
-	err := r.Topic.Reader.Merge(ctx, slices.Collect(maps.Values(reach)), func(m kafka.Message) error {
+	err := r.Topic.reader().Merge(ctx, slices.Collect(maps.Values(reach)), func(m kafka.Message) error {
 		known, ok := listed[Place{m.Partition, m.Offset}]
 		if !ok {
 			return nil

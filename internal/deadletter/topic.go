@@ -20,6 +20,16 @@ type Topic struct {
 	Target *target.Target
 }
 
+// maxValue is the largest value of a letter that is read, in bytes: as large as the topic takes messages. Letters keep
+// what was too large to be an event, if only a little.
+const maxValue = 16 << 20
+
+func (t Topic) reader() topics.Reader {
+	r := t.Reader
+	r.MaxValue = maxValue
+	return r
+}
+
 // Filter chooses letters. Conditions of different kinds must all hold, of the values of one any.
 type Filter struct {
 	Places  []Place
@@ -85,7 +95,7 @@ func (t Topic) scan(ctx context.Context, since time.Time, progress func(done, to
 	for _, s := range spans {
 		total += s.Len()
 	}
-	return t.Reader.Merge(ctx, spans, func(m kafka.Message) error {
+	return t.reader().Merge(ctx, spans, func(m kafka.Message) error {
 		if done++; progress != nil {
 			progress(done, total)
 		}
@@ -117,7 +127,7 @@ func (t Topic) Follow(ctx context.Context, next map[int]int64, take func(Letter)
 	}
 	for _, s := range spans {
 		s.First = max(s.First, next[s.Partition])
-		err := t.Reader.Read(ctx, s, func(m kafka.Message) error {
+		err := t.reader().Read(ctx, s, func(m kafka.Message) error {
 			chunk, bytes = append(chunk, read(m)), bytes+len(m.Value)
 			if len(chunk) < chunkLetters && bytes < chunkBytes {
 				return nil
@@ -171,7 +181,7 @@ func (t Topic) Get(ctx context.Context, p Place) (Letter, error) {
 			continue
 		}
 		s.First, s.End = p.Offset, p.Offset+1
-		err := t.Reader.Read(ctx, s, func(m kafka.Message) error {
+		err := t.reader().Read(ctx, s, func(m kafka.Message) error {
 			found = append(found, read(m))
 			return nil
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"ordersync/internal/order"
+	"ordersync/internal/recordset"
 )
 
 const (
@@ -32,6 +33,10 @@ const (
 	// outsideInterval is the time between two fetches of an offset that the broker refuses although
 	// its log holds it.
 	outsideInterval = 100 * time.Millisecond
+	// doubtChecks and doubtInterval are how often and how far apart a batch that cannot be read is fetched before it becomes
+	// a dead letter.
+	doubtChecks   = 3
+	doubtInterval = time.Second
 )
 
 // partition is one assigned partition in one generation.
@@ -50,16 +55,20 @@ type partition struct {
 	tracker       atomic.Pointer[tracker]
 	highWatermark atomic.Int64
 	letters       letters
-	fetchBytes    int // of the next fetch; the goroutine that fetches has it to itself
+	// The goroutine that fetches has the rest to itself.
+	fetchBytes int // of the next fetch
+	doubt      doubt
 }
 
-// fitFetch chooses the size of the next fetch by what came out of the last: it shrinks at once, and
+// doubt is about a batch that could not be read, by its first offset, and how often in a row.
+type doubt struct {
+	first int64
+	times int
+}
+
+// fitFetch chooses the size of the next fetch by the bytes that came out of the last: it shrinks at once, and
 // grows by doubling while answers are about full.
-func (p *partition) fitFetch(messages []kafka.Message) {
-	bytes := 0
-	for _, m := range messages {
-		bytes += len(m.Key) + len(m.Value)
-	}
+func (p *partition) fitFetch(bytes int) {
 	most := fetchMost
 	if p.backfill {
 		most = fetchFirst // it waits in memory for its turn
@@ -70,6 +79,14 @@ func (p *partition) fitFetch(messages []kafka.Message) {
 	case bytes > p.fetchBytes/2:
 		p.fetchBytes = min(most, 2*p.fetchBytes)
 	}
+}
+
+// most is about how many bytes of records are decoded at a time.
+func (p *partition) most() int {
+	if p.backfill {
+		return fetchFirst
+	}
+	return partMost
 }
 
 func (p *partition) name() string { return fmt.Sprintf("%s/%d", p.topic, p.id) }
@@ -88,13 +105,22 @@ func (p *partition) run(ctx context.Context, committed int64) {
 // step makes one fetch, puts what came into the lanes, and returns where to go on. It returns an
 // error only when the generation has ended.
 func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
-	var got fetched
+	var got *fetched
+	var messages []incoming
+	var corrupt *recordset.CorruptError
 	outside := false
 	err := p.intake.troubles.persist(ctx, p.log, "fetch", "fetch of "+p.name(), func(ctx context.Context) error {
 		var err error
-		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, p.fetchBytes, fetchWait)
-		if outside = errors.Is(err, kafka.OffsetOutOfRange); outside || len(got.messages) > 0 {
-			return nil // the error, if it is one of the broker, comes again with the next fetch
+		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, p.fetchBytes, order.MaxValue, fetchWait)
+		if outside = errors.Is(err, kafka.OffsetOutOfRange); outside {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		messages, err = got.more(p.most())
+		if errors.As(err, &corrupt) || len(messages) > 0 {
+			return nil // another error comes again with the next fetch
 		}
 		return err
 	})
@@ -109,18 +135,55 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 		return next, err
 	}
 	p.highWatermark.Store(got.highWatermark)
-	p.fitFetch(got.messages)
 	tracker := p.tracker.Load()
-	records := make([]*record, len(got.messages))
-	for i, m := range got.messages {
-		records[i] = p.decode(m, tracker)
+	bytes := 0
+	for {
+		if corrupt != nil {
+			m, ok := p.giveUp(got, corrupt)
+			if ok {
+				messages = append(messages, m)
+			}
+		}
+		records := make([]*record, len(messages))
+		for i, m := range messages {
+			records[i] = p.decode(m, tracker)
+			bytes += len(m.Key) + len(m.Value)
+		}
+		p.intake.metrics.fetched.WithLabelValues(p.topic).Add(float64(len(records)))
+		if err := p.hand(ctx, records); err != nil {
+			return offset, err
+		}
+		tracker.passed(got.next)
+		if corrupt != nil {
+			// The rest of the answer is fetched again, after a while if the batch is not given up yet.
+			if p.doubt.times > 0 {
+				return got.next, pause(ctx, doubtInterval)
+			}
+			return got.next, nil
+		}
+		messages, err = got.more(p.most())
+		if !errors.As(err, &corrupt) && len(messages) == 0 {
+			break // an error comes again with the next fetch
+		}
 	}
-	p.intake.metrics.fetched.WithLabelValues(p.topic).Add(float64(len(records)))
-	if err := p.hand(ctx, records); err != nil {
-		return offset, err
-	}
-	tracker.passed(got.next)
+	p.fitFetch(bytes)
 	return got.next, nil
+}
+
+// giveUp returns what takes the place of a batch that cannot be read, once it was fetched doubtChecks times in a row:
+// another replica may have it undamaged, or it was damaged on its way.
+func (p *partition) giveUp(got *fetched, corrupt *recordset.CorruptError) (incoming, bool) {
+	if p.doubt.times == 0 || p.doubt.first != corrupt.First {
+		p.doubt = doubt{first: corrupt.First}
+	}
+	if p.doubt.times++; p.doubt.times < doubtChecks {
+		p.log.Warn("a batch of records cannot be read; it is fetched again", "first", corrupt.First, "last", corrupt.Last, "error", corrupt.Err)
+		return incoming{}, false
+	}
+	p.doubt = doubt{}
+	p.log.Error("a batch of records cannot be read and becomes one dead letter; publish its events again",
+		"first", corrupt.First, "last", corrupt.Last, "error", corrupt.Err)
+	return got.unreadable(corrupt), true
 }
 
 // hand puts records into the lanes: at once, or those of a backfill as its rate allows, one by one or
@@ -153,11 +216,9 @@ func (p *partition) hand(ctx context.Context, records []*record) error {
 // decode reads the event in a record, or why there is none. The body alone decides which order it
 // is; a key or a partition that does not follow from it is counted, as two events of an order in
 // two partitions have no order of arrival.
-func (p *partition) decode(m kafka.Message, t *tracker) *record {
-	r := &record{message: m, partition: p, tracker: t}
-	e, err := order.Decode(order.Record{
-		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
-	}, p.channel)
+func (p *partition) decode(m incoming, t *tracker) *record {
+	r := &record{message: m.Message, keyDigest: m.keyDigest, valueDigest: m.valueDigest, partition: p, tracker: t}
+	e, err := m.event(p.channel)
 	if err != nil {
 		if !errors.As(err, &r.rejection) {
 			r.rejection = &order.Rejection{Reason: order.MalformedJSON, Detail: err.Error()}

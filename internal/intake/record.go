@@ -1,6 +1,8 @@
 package intake
 
 import (
+	"fmt"
+
 	"github.com/segmentio/kafka-go"
 
 	"ordersync/internal/order"
@@ -12,6 +14,8 @@ type record struct {
 	message   kafka.Message
 	event     order.Event
 	rejection *order.Rejection // why it is no event; nil if it is one
+	// keyDigest and valueDigest stand for a key and a value that were too large to keep.
+	keyDigest, valueDigest *order.Digest
 
 	partition *partition
 	tracker   *tracker // where its end is noted
@@ -30,9 +34,26 @@ func (r *record) deadLetter(reason order.Reason, detail string) order.DeadLetter
 			Offset:     r.message.Offset,
 			ReceivedAt: r.message.Time,
 		},
-		Key:    r.message.Key,
-		Value:  r.message.Value,
-		Reason: reason,
-		Detail: detail,
+		Key:         r.message.Key,
+		Value:       r.message.Value,
+		KeyDigest:   r.keyDigest,
+		ValueDigest: r.valueDigest,
+		Reason:      reason,
+		Detail:      detail,
 	}
+}
+
+// event is the event in a message. Every error is a *order.Rejection.
+func (m incoming) event(channel order.Channel) (order.Event, error) {
+	switch {
+	case m.corrupt != nil:
+		return order.Event{}, &order.Rejection{Reason: order.CorruptBatch, Detail: fmt.Sprintf(
+			"%v; it stands for all events of these offsets: have them published again", m.corrupt)}
+	case m.valueDigest != nil:
+		return order.Event{}, &order.Rejection{Reason: order.ValueTooLarge, Detail: fmt.Sprintf(
+			"the value has %d bytes, the limit is %d", m.valueDigest.Size, order.MaxValue)}
+	}
+	return order.Decode(order.Record{
+		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
+	}, channel)
 }

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strconv"
@@ -62,6 +63,12 @@ func TestRecordsThatAreNoEventsBecomeDeadLetters(t *testing.T) {
 	require.Len(t, letters, len(bad))
 	for n, letter := range letters {
 		require.Equal(t, key, letter.Key)
+		if reasons[n] == order.ValueTooLarge {
+			require.Nil(t, letter.Value, "it was never in memory as a whole")
+			require.Equal(t, strconv.Itoa(len(large)), headers(letter)[publish.HeaderSize])
+			require.Equal(t, fmt.Sprintf("%x", sha256.Sum256(large)), headers(letter)[publish.HeaderSHA256])
+			continue
+		}
 		require.Equal(t, bad[n].Value, letter.Value, "the original bytes, null stays null")
 	}
 	require.Equal(t, float64(len(bad)), value(t, registry, "dead_letters_total", "online"))

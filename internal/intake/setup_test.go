@@ -278,12 +278,13 @@ func (b *bundle) buried() []kafka.Message {
 	for p := range 3 {
 		offset := int64(0)
 		for {
-			got, err := fetch(b.t.Context(), b.kafka.Transport, b.brokers, deadLetters, p, offset, 1<<20, time.Millisecond)
-			require.NoError(b.t, err)
-			if got.next == offset {
+			next, failed, err := Committed{Brokers: b.brokers, Transport: b.kafka.Transport, MaxValue: 16 << 20}.Fetch(b.t.Context(), deadLetters, p, offset, time.Millisecond,
+				func(m kafka.Message) error { all = append(all, m); return nil })
+			require.NoError(b.t, errors.Join(failed, err))
+			if next == offset {
 				break
 			}
-			all, offset = append(all, got.messages...), got.next
+			offset = next
 		}
 	}
 	return all

@@ -2,6 +2,7 @@ package order
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"time"
 )
@@ -12,9 +13,20 @@ type DeadLetter struct {
 	Source Source
 	Key    []byte // nil where the record had none
 	Value  []byte // nil where the record's was null
-	Reason Reason
-	Detail string
+	// KeyDigest and ValueDigest stand for a key and a value that are too large to keep; nil otherwise.
+	KeyDigest, ValueDigest *Digest
+	Reason                 Reason
+	Detail                 string
 }
+
+// Digest stands for bytes that are too large to keep.
+type Digest struct {
+	Size   int64
+	SHA256 [sha256.Size]byte
+}
+
+// DigestOf is the digest of bytes.
+func DigestOf(b []byte) *Digest { return &Digest{Size: int64(len(b)), SHA256: sha256.Sum256(b)} }
 
 // ERPRow stands in a dead letter for the topic of a row of the ERP that never was a record. It is no
 // name of a topic.

@@ -41,6 +41,8 @@ const (
 	OrderBlocked Reason = "order-blocked"
 	// OrderBacklog is an event that its order's workflow could not hold, stuck or not.
 	OrderBacklog Reason = "order-backlog"
+	// CorruptBatch is a batch of records that cannot be read: its bytes are damaged, or its compression is unknown.
+	CorruptBatch Reason = "corrupt-batch"
 	// Undecodable is a signal to an order's workflow that holds no events.
 	Undecodable Reason = "undecodable-signal"
 	// IdentityConflict is an event with the event_id of another event of its order.
@@ -115,7 +117,7 @@ func (f Fields) SyncID() string {
 // Event is the event that the fields make. Of rec it takes the place, not the value. Every error is
 // a *Rejection.
 func (f Fields) Event(rec Record, channel Channel) (Event, error) {
-	received := clampTime(rec.Timestamp)
+	received := ClampTime(rec.Timestamp)
 	e := Event{
 		Channel: channel,
 		Source:  Source{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, ReceivedAt: received},
@@ -238,7 +240,7 @@ func occurredAt(raw json.RawMessage, received time.Time) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, reject(InvalidField, "occurred_at %s is no RFC 3339 time, such as 2010-12-01T08:26:00Z", clip(raw))
 	}
-	if t = t.UTC().Truncate(time.Microsecond); t != clampTime(t) {
+	if t = t.UTC().Truncate(time.Microsecond); t != ClampTime(t) {
 		return time.Time{}, reject(InvalidField, "occurred_at %s is outside the years 1000 to 9999", clip(raw))
 	}
 	return t, nil
@@ -250,9 +252,9 @@ var (
 	lastTime  = time.Date(9999, 12, 31, 23, 59, 59, 999_000_000, time.UTC)
 )
 
-// clampTime brings a time into the range a MySQL DATETIME can hold. A record's timestamp is
+// ClampTime brings a time into the range a MySQL DATETIME can hold. A record's timestamp is
 // whatever its producer wrote, and must not be able to stop the event.
-func clampTime(t time.Time) time.Time {
+func ClampTime(t time.Time) time.Time {
 	switch t = t.UTC(); {
 	case t.Before(firstTime):
 		return firstTime

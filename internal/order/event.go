@@ -126,7 +126,7 @@ func (e Event) Check(syncID string) error {
 		return fmt.Errorf("event %s has no data", e.ID)
 	case e.Digest != "" && !digestForm.MatchString(e.Digest):
 		return fmt.Errorf("event %s has the digest %q, which is not 32 hex digits", e.ID, clip([]byte(e.Digest)))
-	case e.OccurredAt != clampTime(e.OccurredAt), e.Source.ReceivedAt != clampTime(e.Source.ReceivedAt):
+	case e.OccurredAt != ClampTime(e.OccurredAt), e.Source.ReceivedAt != ClampTime(e.Source.ReceivedAt):
 		return fmt.Errorf("event %s lacks occurred_at or source.received_at", e.ID)
 	}
 	return nil

@@ -19,6 +19,9 @@ type Letter struct {
 	// Size and SHA256 (hex) are those of a value that was too large to keep; 0 and empty otherwise.
 	Size   int
 	SHA256 string
+	// KeySize and KeySHA256 (hex) are the same of a key.
+	KeySize   int
+	KeySHA256 string
 }
 
 // Kept tells whether the letter has the value of its record, which may be null.
@@ -36,8 +39,9 @@ func ReadLetter(m kafka.Message) (Letter, error) {
 			Source: order.Source{Topic: header[HeaderTopic]},
 			Key:    m.Key, Value: m.Value, Reason: order.Reason(header[HeaderReason]), Detail: header[HeaderDetail],
 		},
-		SyncID: header[HeaderSyncID],
-		SHA256: header[HeaderSHA256],
+		SyncID:    header[HeaderSyncID],
+		SHA256:    header[HeaderSHA256],
+		KeySHA256: header[HeaderKeySHA256],
 	}
 	if l.SyncID == "" {
 		l.SyncID = order.SyncIDOf(m.Value)
@@ -58,6 +62,10 @@ func ReadLetter(m kafka.Message) (Letter, error) {
 	if !l.Kept() {
 		l.Size, err = strconv.Atoi(header[HeaderSize])
 		note(HeaderSize, err)
+	}
+	if l.KeySHA256 != "" {
+		l.KeySize, err = strconv.Atoi(header[HeaderKeySize])
+		note(HeaderKeySize, err)
 	}
 	return l, errors.Join(problems...)
 }

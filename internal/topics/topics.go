@@ -33,6 +33,13 @@ const (
 type Reader struct {
 	Brokers   []string
 	Transport kafka.RoundTripper
+	// MaxValue is the largest value that is kept of a record, in bytes; 0 is order.MaxValue. A larger one is left out,
+	// without being held in memory.
+	MaxValue int
+}
+
+func (r Reader) committed() intake.Committed {
+	return intake.Committed{Brokers: r.Brokers, Transport: r.Transport, MaxValue: r.MaxValue}
 }
 
 // ErrNoTopic is the error for a topic that does not exist.
@@ -182,7 +189,7 @@ func (r Reader) end(ctx context.Context, topic string, partition int) (int64, er
 // Head is the first record of a span, and whether there is one: offsets may be of transaction
 // markers and aborted records alone.
 func (r Reader) Head(ctx context.Context, s Span) (head kafka.Message, found bool, err error) {
-	err = r.read(ctx, s, intake.PeekCommitted, func(m kafka.Message) error {
+	err = r.read(ctx, s, r.committed().Peek, func(m kafka.Message) error {
 		head, found = m, true
 		return errFound
 	})
@@ -197,22 +204,23 @@ var errFound = errors.New("found")
 
 // Read hands each record of a span to take, by offset, until one returns an error.
 func (r Reader) Read(ctx context.Context, s Span, take func(kafka.Message) error) error {
-	return r.read(ctx, s, intake.FetchCommitted, take)
+	return r.read(ctx, s, r.committed().Fetch, take)
 }
 
-// fetch is one of intake's.
-type fetch func(ctx context.Context, tr kafka.RoundTripper, brokers []string, topic string, partition int, offset int64, wait time.Duration) ([]kafka.Message, int64, error)
+// fetch is one of intake.Committed's.
+type fetch func(ctx context.Context, topic string, partition int, offset int64, wait time.Duration, take func(kafka.Message) error) (next int64, failed, err error)
 
 func (r Reader) read(ctx context.Context, s Span, fetch fetch, take func(kafka.Message) error) error {
 	idle := 0
 	for at := s.First; at < s.End; {
-		messages, next, err := fetch(ctx, r.Transport, r.Brokers, s.Topic, s.Partition, at, fetchWait)
-		for _, m := range messages {
-			if m.Offset < s.End {
-				if err := take(m); err != nil {
-					return err
-				}
+		next, failed, err := fetch(ctx, s.Topic, s.Partition, at, fetchWait, func(m kafka.Message) error {
+			if m.Offset >= s.End {
+				return nil
 			}
+			return take(m)
+		})
+		if failed != nil {
+			return failed
 		}
 		if next > at {
 			at, idle = next, 0
