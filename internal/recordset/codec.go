@@ -21,6 +21,8 @@ const (
 	// 1 MiB, the most that a default topic takes, comes to 22 MiB at most.
 	maxSnappyStored = 2 << 20
 	maxSnappyPlain  = 24 << 20
+	// maxPlain is the most that is read of a batch, for the time it takes: 1 MiB of zstd can come to 32 GiB.
+	maxPlain = 1 << 30
 )
 
 // decompressors bounds how many batches are decompressed at a time in this process, as each may need some 10 MiB, one of
@@ -43,9 +45,10 @@ func decompressed(attributes int16, payload io.Reader, read func(io.Reader) erro
 	}
 	decoder := <-decompressors
 	defer func() { decompressors <- decoder }()
+	readPlain := func(name string, plain io.Reader) error { return read(&bounded{name: name, r: plain, left: maxPlain}) }
 	switch codec {
 	case compress.Snappy:
-		return read(&snappyReader{r: payload})
+		return readPlain("snappy", &snappyReader{r: payload})
 	case compress.Zstd:
 		header, err := frameHeader(payload)
 		if err != nil {
@@ -61,28 +64,33 @@ func decompressed(attributes int16, payload io.Reader, read func(io.Reader) erro
 			return fmt.Errorf("zstd: %w", err)
 		}
 		defer func() { _ = decoder.Reset(nil) }() // lets go of the payload
-		return read(named{"zstd", decoder})
+		return readPlain("zstd", decoder)
 	case compress.Gzip, compress.Lz4:
 		plain := codec.Codec().NewReader(payload)
 		defer plain.Close()
-		return read(named{codec.String(), plain})
+		return readPlain(codec.String(), plain)
 	default:
 		return fmt.Errorf("its compression is of the unknown kind %d", codec)
 	}
 }
 
-// named gives a codec's errors its name.
-type named struct {
+// bounded reads what comes out of a decompressor, up to a bound. It gives the errors the name of the codec.
+type bounded struct {
 	name string
-	io.Reader
+	r    io.Reader
+	left int64
 }
 
-func (n named) Read(p []byte) (int, error) {
-	read, err := n.Reader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%s: %w", n.name, err)
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("%s: it comes to more than %d bytes", b.name, maxPlain)
 	}
-	return read, err
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%s: %w", b.name, err)
+	}
+	return n, err
 }
 
 // frameHeader reads the begin of a zstd frame, and lowers the window that it declares to maxWindow. A producer with a high
@@ -130,9 +138,6 @@ func (s *snappyReader) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if err := s.next(); err != nil {
-			if !errors.Is(err, io.EOF) {
-				err = fmt.Errorf("snappy: %w", err)
-			}
 			return 0, err
 		}
 	}

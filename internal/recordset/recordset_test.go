@@ -13,13 +13,45 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
+
+	made "ordersync/internal/recordset/recordsettest"
 )
+
+var usual = Limits{MaxKey: 1 << 10, MaxValue: 1 << 20, MaxHeaders: 1 << 10}
+
+// read reads a whole set.
+func read(t *testing.T, set []byte, from int64, limits Limits) (records []Record, batches []Batch) {
+	t.Helper()
+	r := bytes.NewReader(set)
+	for r.Len() > 0 {
+		b, err := ReadHeader(r)
+		require.NoError(t, err)
+		batches = append(batches, b)
+		payload := set[len(set)-r.Len():][:b.Size]
+		sum := b.Checksum()
+		_, err = sum.Write(payload)
+		require.NoError(t, err)
+		require.NoError(t, sum.Verify())
+		require.NoError(t, b.Records(bytes.NewReader(payload), from, limits, func(r Record) bool { records = append(records, r); return true }))
+		_, err = r.Seek(b.Size, io.SeekCurrent)
+		require.NoError(t, err)
+	}
+	return records, batches
+}
+
+func offsets(records []Record) []int64 {
+	var all []int64
+	for _, r := range records {
+		all = append(all, r.Offset)
+	}
+	return all
+}
 
 // What the log cleaner leaves: a batch keeps its last offset, whichever of its records it has lost.
 func TestCompactedBatchesSpanTheirOffsets(t *testing.T) {
-	set := batch{first: 100, last: 109, records: []plain{{offset: 100}, {offset: 103}, {offset: 105}}}.bytes()
-	set = append(set, batch{first: 110, last: 119}.bytes()...)
-	set = append(set, batch{first: 120, last: 120, records: []plain{{offset: 120}}}.bytes()...)
+	set := made.Batch{First: 100, Last: 109, Records: []made.Record{{Offset: 100}, {Offset: 103}, {Offset: 105}}}.Bytes()
+	set = append(set, made.Batch{First: 110, Last: 119}.Bytes()...)
+	set = append(set, made.Batch{First: 120, Last: 120, Records: []made.Record{{Offset: 120}}}.Bytes()...)
 	records, batches := read(t, set, 103, usual)
 	require.Equal(t, []int64{103, 105, 120}, offsets(records))
 	require.Equal(t, []int64{109, 119, 120}, []int64{batches[0].Last, batches[1].Last, batches[2].Last})
@@ -30,22 +62,22 @@ func TestEveryCompression(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(rand.Uint32() >> 27)
 	}
-	want := []plain{
-		{offset: 5, at: 1_700_000_000_000, key: []byte("42"), value: noise},
-		{offset: 6, at: 1_700_000_000_001, value: []byte("{}"), headers: []kafka.Header{{Key: "h", Value: []byte("v")}, {Key: "null"}}},
-		{offset: 9, at: -1, key: []byte{}, value: nil},
+	want := []made.Record{
+		{Offset: 5, At: 1_700_000_000_000, Key: []byte("42"), Value: noise},
+		{Offset: 6, At: 1_700_000_000_001, Value: []byte("{}"), Headers: []kafka.Header{{Key: "h", Value: []byte("v")}, {Key: "null"}}},
+		{Offset: 9, At: -1, Key: []byte{}, Value: nil},
 	}
-	for name, c := range codecs {
+	for name, c := range made.Codecs {
 		t.Run(name, func(t *testing.T) {
-			set := batch{first: 5, last: 9, attributes: c.attributes, records: want, compress: c.compress}.bytes()
+			set := made.Batch{First: 5, Last: 9, Attributes: c.Attributes, Records: want, Compress: c.Compress}.Bytes()
 			got, _ := read(t, set, 0, usual)
 			require.Len(t, got, len(want))
 			for i, r := range got {
-				require.Equal(t, want[i].offset, r.Offset)
-				require.Equal(t, want[i].at, r.Time.UnixMilli())
-				require.Equal(t, want[i].key, r.Key)
-				require.Equal(t, want[i].value, r.Value)
-				require.Equal(t, want[i].headers, r.Headers)
+				require.Equal(t, want[i].Offset, r.Offset)
+				require.Equal(t, want[i].At, r.Time.UnixMilli())
+				require.Equal(t, want[i].Key, r.Key)
+				require.Equal(t, want[i].Value, r.Value)
+				require.Equal(t, want[i].Headers, r.Headers)
 			}
 		})
 	}
@@ -56,7 +88,7 @@ func TestOldMessageFormats(t *testing.T) {
 	inner := func(magic byte, offsets ...int64) []byte {
 		var set []byte
 		for i, offset := range offsets {
-			set = append(set, old(magic, 0, offset, int64(1000+i), []byte("k"), []byte("value"))...)
+			set = append(set, made.Old(magic, 0, offset, int64(1000+i), []byte("k"), []byte("value"))...)
 		}
 		return set
 	}
@@ -67,19 +99,19 @@ func TestOldMessageFormats(t *testing.T) {
 		times   []int64
 		last    int64
 	}{
-		"magic 0":                {old(0, 0, 7, 0, []byte("k"), []byte("v")), 0, []int64{7}, []int64{-1}, 7},
-		"magic 1":                {old(1, 0, 7, 1234, nil, []byte("v")), 0, []int64{7}, []int64{1234}, 7},
-		"magic 1, append time":   {old(1, appendTimeBit, 7, 1234, nil, nil), 0, []int64{7}, []int64{1234}, 7},
-		"magic 0 compressed":     {old(0, 1, 12, 0, nil, codecs["gzip"].compress(inner(0, 10, 11, 12))), 11, []int64{11, 12}, []int64{-1, -1}, 12},
-		"magic 1 compressed":     {old(1, 1, 12, 1234, nil, codecs["gzip"].compress(inner(1, 0, 1, 2))), 11, []int64{11, 12}, []int64{1001, 1002}, 12},
-		"magic 1 with snappy":    {old(1, 2, 12, 1234, nil, codecs["snappy with frames"].compress(inner(1, 0, 1, 2))), 10, []int64{10, 11, 12}, []int64{1000, 1001, 1002}, 12},
-		"magic 1 with lz4":       {old(1, 3, 12, 1234, nil, codecs["lz4"].compress(inner(1, 0, 1, 2))), 10, []int64{10, 11, 12}, []int64{1000, 1001, 1002}, 12},
-		"compacted":              {old(1, 1, 12, 1234, nil, codecs["gzip"].compress(inner(1, 0, 2))), 0, []int64{10, 12}, []int64{1000, 1001}, 12},
-		"compressed append time": {old(1, 1|appendTimeBit, 12, 1234, nil, codecs["gzip"].compress(inner(1, 0, 1))), 0, []int64{11, 12}, []int64{1234, 1234}, 12},
-		"compressed, none left":  {old(1, 1, 12, 1234, nil, nil), 0, nil, nil, 12},
+		"magic 0":                {made.Old(0, 0, 7, 0, []byte("k"), []byte("v")), 0, []int64{7}, []int64{-1}, 7},
+		"magic 1":                {made.Old(1, 0, 7, 1234, nil, []byte("v")), 0, []int64{7}, []int64{1234}, 7},
+		"magic 1, append time":   {made.Old(1, appendTimeBit, 7, 1234, nil, nil), 0, []int64{7}, []int64{1234}, 7},
+		"magic 0 compressed":     {made.Old(0, 1, 12, 0, nil, made.Codecs["gzip"].Compress(inner(0, 10, 11, 12))), 11, []int64{11, 12}, []int64{-1, -1}, 12},
+		"magic 1 compressed":     {made.Old(1, 1, 12, 1234, nil, made.Codecs["gzip"].Compress(inner(1, 0, 1, 2))), 11, []int64{11, 12}, []int64{1001, 1002}, 12},
+		"magic 1 with snappy":    {made.Old(1, 2, 12, 1234, nil, made.Codecs["snappy with frames"].Compress(inner(1, 0, 1, 2))), 10, []int64{10, 11, 12}, []int64{1000, 1001, 1002}, 12},
+		"magic 1 with lz4":       {made.Old(1, 3, 12, 1234, nil, made.Codecs["lz4"].Compress(inner(1, 0, 1, 2))), 10, []int64{10, 11, 12}, []int64{1000, 1001, 1002}, 12},
+		"compacted":              {made.Old(1, 1, 12, 1234, nil, made.Codecs["gzip"].Compress(inner(1, 0, 2))), 0, []int64{10, 12}, []int64{1000, 1001}, 12},
+		"compressed append time": {made.Old(1, 1|appendTimeBit, 12, 1234, nil, made.Codecs["gzip"].Compress(inner(1, 0, 1))), 0, []int64{11, 12}, []int64{1234, 1234}, 12},
+		"compressed, none left":  {made.Old(1, 1, 12, 1234, nil, nil), 0, nil, nil, 12},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set := append(c.set, batch{first: 20, last: 29}.bytes()...) // a newer segment follows
+			set := append(c.set, made.Batch{First: 20, Last: 29}.Bytes()...) // a newer segment follows
 			got, batches := read(t, set, c.from, usual)
 			require.Equal(t, c.offsets, offsets(got))
 			var times []int64
@@ -96,24 +128,24 @@ func TestOldMessageFormats(t *testing.T) {
 // On a topic with LogAppendTime the broker writes its time into the header and leaves the records as they came.
 func TestLogAppendTimeIsTheBrokers(t *testing.T) {
 	now := time.Now().UnixMilli()
-	set := batch{first: 1, last: 2, attributes: appendTimeBit, maxTime: now, records: []plain{{offset: 1, at: 5}, {offset: 2, at: -1}}}.bytes()
+	set := made.Batch{First: 1, Last: 2, Attributes: appendTimeBit, MaxTime: now, Records: []made.Record{{Offset: 1, At: 5}, {Offset: 2, At: -1}}}.Bytes()
 	got, _ := read(t, set, 0, usual)
 	require.Equal(t, []int64{now, now}, []int64{got[0].Time.UnixMilli(), got[1].Time.UnixMilli()})
 }
 
 func TestTransactionBits(t *testing.T) {
-	_, batches := read(t, append(batch{attributes: transactionBit}.bytes(), batch{attributes: transactionBit | controlBit}.bytes()...), 0, usual)
+	_, batches := read(t, append(made.Batch{Attributes: transactionBit}.Bytes(), made.Batch{Attributes: transactionBit | controlBit}.Bytes()...), 0, usual)
 	require.True(t, batches[0].Transactional() && !batches[0].Control())
 	require.True(t, batches[1].Transactional() && batches[1].Control())
 }
 
 func TestWhatIsTooLargeIsDigested(t *testing.T) {
 	long, limit := bytes.Repeat([]byte("k"), 11), Limits{MaxKey: 10, MaxValue: 10, MaxHeaders: 10}
-	set := batch{first: 1, last: 3, records: []plain{
-		{offset: 1, key: long, value: []byte("small")},
-		{offset: 2, key: []byte("small"), value: long, headers: []kafka.Header{{Key: "a", Value: []byte("b")}}},
-		{offset: 3, key: long[:10], value: long[:10], headers: []kafka.Header{{Key: "header", Value: long}}},
-	}}.bytes()
+	set := made.Batch{First: 1, Last: 3, Records: []made.Record{
+		{Offset: 1, Key: long, Value: []byte("small")},
+		{Offset: 2, Key: []byte("small"), Value: long, Headers: []kafka.Header{{Key: "a", Value: []byte("b")}}},
+		{Offset: 3, Key: long[:10], Value: long[:10], Headers: []kafka.Header{{Key: "header", Value: long}}},
+	}}.Bytes()
 	got, _ := read(t, set, 0, limit)
 	require.Len(t, got, 3)
 	require.Nil(t, got[0].Key)
@@ -128,37 +160,23 @@ func TestWhatIsTooLargeIsDigested(t *testing.T) {
 	require.Nil(t, got[2].Headers)
 }
 
-// blanks are a batch whose one record has so many bytes of value that they fill memory, if they are held.
-func blanks(size int, c func(io.Writer) io.WriteCloser, attributes int16) []byte {
-	b := batch{first: 1, last: 1, attributes: attributes}
-	var head []byte
-	head = append(head, 0, 0, 0)
-	head = varint(head, -1)
-	head = varint(head, size)
-	var body bytes.Buffer
-	w := c(&body)
-	if _, err := w.Write(append(varint(nil, len(head)+size+1), head...)); err != nil {
-		panic(err)
-	}
-	block := bytes.Repeat([]byte(" "), 1<<20)
-	for left := size; left > 0; left -= len(block) {
-		if _, err := w.Write(block[:min(left, len(block))]); err != nil {
-			panic(err)
-		}
-	}
-	mustWrite(w, []byte{0})
-	return b.wrap(body.Bytes(), 1)
-}
-
 func TestBlanksTakeNoMemory(t *testing.T) {
 	const size = 300 << 20
-	set := blanks(size, codecOf(4).NewWriter, 4)
+	set := made.Blanks(1, size)
 	require.Less(t, len(set), 1<<20, "a default topic takes it")
 	var got []Record
 	most := peak(t, func() { got, _ = read(t, set, 0, usual) })
 	require.Len(t, got, 1)
 	require.EqualValues(t, size, got[0].ValueDigest.Size)
 	require.Less(t, most, 40<<20)
+}
+
+func TestWhatABatchComesToIsBounded(t *testing.T) {
+	set := made.Blanks(1, maxPlain)
+	r := bytes.NewReader(set)
+	b, err := ReadHeader(r)
+	require.NoError(t, err)
+	require.ErrorContains(t, b.Records(r, 0, usual, func(Record) bool { return true }), "more than 1073741824 bytes")
 }
 
 // peak is about how much the heap grows while f runs. What is garbage counts only as far as the collector leaves it.
@@ -189,11 +207,11 @@ func peak(t *testing.T, f func()) int {
 }
 
 func TestReadingStopsWhereItIsToldTo(t *testing.T) {
-	var records []plain
+	var records []made.Record
 	for i := range int64(1000) {
-		records = append(records, plain{offset: i, value: []byte("value")})
+		records = append(records, made.Record{Offset: i, Value: []byte("value")})
 	}
-	set := batch{last: 999, attributes: 4, records: records, compress: codecs["zstd"].compress}.bytes()
+	set := made.Batch{Last: 999, Attributes: 4, Records: records, Compress: made.Codecs["zstd"].Compress}.Bytes()
 	r := bytes.NewReader(set)
 	b, err := ReadHeader(r)
 	require.NoError(t, err)
@@ -203,28 +221,28 @@ func TestReadingStopsWhereItIsToldTo(t *testing.T) {
 }
 
 func TestBatchesThatCannotBeRead(t *testing.T) {
-	good := batch{first: 10, last: 19, records: []plain{{offset: 10, value: []byte("a")}, {offset: 12, value: []byte("b")}}}
-	change := func(change func(*batch)) []byte {
+	good := made.Batch{First: 10, Last: 19, Records: []made.Record{{Offset: 10, Value: []byte("a")}, {Offset: 12, Value: []byte("b")}}}
+	change := func(change func(*made.Batch)) []byte {
 		b := good
-		b.records = append([]plain{}, good.records...)
+		b.Records = append([]made.Record{}, good.Records...)
 		change(&b)
-		return b.bytes()
+		return b.Bytes()
 	}
 	for name, c := range map[string]struct {
 		set  []byte
 		says string
 	}{
-		"unknown compression":                   {change(func(b *batch) { b.attributes = 5 }), "unknown kind 5"},
-		"not compressed":                        {change(func(b *batch) { b.attributes = 4 }), "zstd"},
-		"not gzip":                              {change(func(b *batch) { b.attributes = 1 }), "gzip"},
-		"not snappy":                            {change(func(b *batch) { b.attributes = 2 }), "snappy"},
-		"not lz4":                               {change(func(b *batch) { b.attributes = 3 }), "lz4"},
-		"offsets fall":                          {change(func(b *batch) { b.records[1].offset = 10 }), "offset 10 after 10"},
-		"offset above the last":                 {change(func(b *batch) { b.records[1].offset = 20 }), "offset 20"},
-		"fewer records than said":               {good.wrap(good.body(), 3), "ends within a record"},
-		"a length that lies":                    {good.wrap(append([]byte{60}, good.body()[1:]...), 2), ""},
-		"a compressed message of another magic": {old(1, 1, 12, 0, nil, codecs["gzip"].compress(old(0, 0, 0, 0, nil, nil))), "magic 0"},
-		"zstd that refers back beyond 8 MiB":    {batch{last: 0, attributes: 4, compress: farBack, records: []plain{{value: farApart()}}}.bytes(), "zstd"},
+		"unknown compression":                   {change(func(b *made.Batch) { b.Attributes = 5 }), "unknown kind 5"},
+		"not compressed":                        {change(func(b *made.Batch) { b.Attributes = 4 }), "zstd"},
+		"not gzip":                              {change(func(b *made.Batch) { b.Attributes = 1 }), "gzip"},
+		"not snappy":                            {change(func(b *made.Batch) { b.Attributes = 2 }), "snappy"},
+		"not lz4":                               {change(func(b *made.Batch) { b.Attributes = 3 }), "lz4"},
+		"offsets fall":                          {change(func(b *made.Batch) { b.Records[1].Offset = 10 }), "offset 10 after 10"},
+		"offset above the last":                 {change(func(b *made.Batch) { b.Records[1].Offset = 20 }), "offset 20"},
+		"fewer records than said":               {good.Wrap(good.Body(), 3), "ends within a record"},
+		"a length that lies":                    {good.Wrap(append([]byte{60}, good.Body()[1:]...), 2), ""},
+		"a compressed message of another magic": {made.Old(1, 1, 12, 0, nil, made.Codecs["gzip"].Compress(made.Old(0, 0, 0, 0, nil, nil))), "magic 0"},
+		"zstd that refers back beyond 8 MiB":    {made.Batch{Last: 0, Attributes: 4, Compress: farBack, Records: []made.Record{{Value: farApart()}}}.Bytes(), "zstd"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := bytes.NewReader(c.set)
@@ -237,7 +255,7 @@ func TestBatchesThatCannotBeRead(t *testing.T) {
 			require.Equal(t, []int64{b.First, b.Last}, []int64{corrupt.First, corrupt.Last})
 		})
 	}
-	damaged := good.bytes()
+	damaged := good.Bytes()
 	damaged[len(damaged)-1] ^= 1
 	r := bytes.NewReader(damaged)
 	b, err := ReadHeader(r)
@@ -257,12 +275,12 @@ func farApart() []byte {
 	return out
 }
 
-func farBack(b []byte) []byte { return codecs["zstd of a large window"].compress(b) }
+func farBack(b []byte) []byte { return made.Codecs["zstd of a large window"].Compress(b) }
 
 // An error of the connection is no fault of the batch.
 func TestErrorOfThePayloadIsItself(t *testing.T) {
 	reset := errors.New("connection reset")
-	set := batch{last: 9, attributes: 4, records: []plain{{value: []byte(strings.Repeat("x", 100))}}, compress: codecs["zstd"].compress}.bytes()
+	set := made.Batch{Last: 9, Attributes: 4, Records: []made.Record{{Value: []byte(strings.Repeat("x", 100))}}, Compress: made.Codecs["zstd"].Compress}.Bytes()
 	r := bytes.NewReader(set)
 	b, err := ReadHeader(r)
 	require.NoError(t, err)
@@ -275,7 +293,7 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestAnswersEndWithinABatch(t *testing.T) {
-	set := batch{first: 10, last: 19, records: []plain{{offset: 10}}}.bytes()
+	set := made.Batch{First: 10, Last: 19, Records: []made.Record{{Offset: 10}}}.Bytes()
 	for n := range headerBytes {
 		_, err := ReadHeader(bytes.NewReader(set[:n]))
 		if n == 0 {
@@ -288,13 +306,13 @@ func TestAnswersEndWithinABatch(t *testing.T) {
 
 // FuzzRecords looks for payloads that crash the decoder, or make it break its bounds.
 func FuzzRecords(f *testing.F) {
-	records := []plain{{offset: 3, at: 1, key: []byte("k"), value: []byte("value")}, {offset: 5, headers: []kafka.Header{{Key: "a", Value: []byte("b")}}}}
-	for _, c := range codecs {
-		f.Add(batch{first: 3, last: 9, attributes: c.attributes, records: records, compress: c.compress}.bytes(), int64(4))
+	records := []made.Record{{Offset: 3, At: 1, Key: []byte("k"), Value: []byte("value")}, {Offset: 5, Headers: []kafka.Header{{Key: "a", Value: []byte("b")}}}}
+	for _, c := range made.Codecs {
+		f.Add(made.Batch{First: 3, Last: 9, Attributes: c.Attributes, Records: records, Compress: c.Compress}.Bytes(), int64(4))
 	}
-	f.Add(old(1, 1, 12, 1234, nil, codecs["gzip"].compress(old(1, 0, 0, 5, []byte("k"), []byte("v")))), int64(0))
-	f.Add(old(0, 0, 12, 0, []byte("k"), nil), int64(0))
-	f.Add(blanks(4<<20, codecOf(4).NewWriter, 4), int64(0))
+	f.Add(made.Old(1, 1, 12, 1234, nil, made.Codecs["gzip"].Compress(made.Old(1, 0, 0, 5, []byte("k"), []byte("v")))), int64(0))
+	f.Add(made.Old(0, 0, 12, 0, []byte("k"), nil), int64(0))
+	f.Add(made.Blanks(1, 64<<10), int64(0))
 	f.Fuzz(func(t *testing.T, set []byte, from int64) {
 		limits := Limits{MaxKey: 100, MaxValue: 1000, MaxHeaders: 100}
 		r := bytes.NewReader(set)

@@ -1,36 +1,36 @@
-package recordset
+// Package recordsettest writes record sets for tests, as no producer of today does: compacted, of old formats, damaged.
+package recordsettest
 
 import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 	"io"
-	"testing"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
-	"github.com/stretchr/testify/require"
 )
 
-// plain is a record to be written; key and value may be null.
-type plain struct {
-	offset     int64
-	at         int64
-	key, value []byte
-	headers    []kafka.Header
+// Record is a record to be written; key and value may be null.
+type Record struct {
+	Offset int64
+	// At is the timestamp, in Unix milliseconds.
+	At         int64
+	Key, Value []byte
+	Headers    []kafka.Header
 }
 
-// batch writes a batch of magic 2.
-type batch struct {
-	first, last int64
-	attributes  int16
-	maxTime     int64
-	producer    int64
-	records     []plain
-	compress    func([]byte) []byte
+// Batch is a batch of magic 2 to be written.
+type Batch struct {
+	First, Last int64
+	Attributes  int16
+	MaxTime     int64 // Unix milliseconds
+	Producer    int64
+	Records     []Record
+	Compress    func([]byte) []byte // nil writes them plain
 }
 
 func varint(out []byte, n int) []byte { return binary.AppendVarint(out, int64(n)) }
@@ -42,16 +42,16 @@ func nullable(out, b []byte) []byte {
 	return append(varint(out, len(b)), b...)
 }
 
-// body is the records' bytes before compression.
-func (b batch) body() []byte {
+// Body is the records' bytes before compression.
+func (b Batch) Body() []byte {
 	var body []byte
-	for _, r := range b.records {
+	for _, r := range b.Records {
 		one := []byte{0}
-		one = binary.AppendVarint(one, r.at)
-		one = varint(one, int(r.offset-b.first))
-		one = nullable(nullable(one, r.key), r.value)
-		one = varint(one, len(r.headers))
-		for _, h := range r.headers {
+		one = binary.AppendVarint(one, r.At)
+		one = varint(one, int(r.Offset-b.First))
+		one = nullable(nullable(one, r.Key), r.Value)
+		one = varint(one, len(r.Headers))
+		for _, h := range r.Headers {
 			one = nullable(nullable(one, []byte(h.Key)), h.Value)
 		}
 		body = append(varint(body, len(one)), one...)
@@ -59,37 +59,39 @@ func (b batch) body() []byte {
 	return body
 }
 
-func (b batch) bytes() []byte {
-	body := b.body()
-	if b.compress != nil {
-		body = b.compress(body)
+// Bytes is the batch as a broker stores it.
+func (b Batch) Bytes() []byte {
+	body := b.Body()
+	if b.Compress != nil {
+		body = b.Compress(body)
 	}
-	return b.wrap(body, int32(len(b.records)))
+	return b.Wrap(body, int32(len(b.Records)))
 }
 
-func (b batch) wrap(body []byte, count int32) []byte {
+// Wrap writes the header before a body, which says that it has count records.
+func (b Batch) Wrap(body []byte, count int32) []byte {
 	big := binary.BigEndian
 	var rest []byte // from the attributes on
-	rest = big.AppendUint16(rest, uint16(b.attributes))
-	rest = big.AppendUint32(rest, uint32(b.last-b.first))
+	rest = big.AppendUint16(rest, uint16(b.Attributes))
+	rest = big.AppendUint32(rest, uint32(b.Last-b.First))
 	rest = big.AppendUint64(rest, 0) // the base of the timestamps
-	rest = big.AppendUint64(rest, uint64(b.maxTime))
-	rest = big.AppendUint64(rest, uint64(b.producer))
+	rest = big.AppendUint64(rest, uint64(b.MaxTime))
+	rest = big.AppendUint64(rest, uint64(b.Producer))
 	rest = big.AppendUint16(rest, 0)
 	rest = big.AppendUint32(rest, 0)
 	rest = big.AppendUint32(rest, uint32(count))
 	rest = append(rest, body...)
 	var out []byte
-	out = big.AppendUint64(out, uint64(b.first))
+	out = big.AppendUint64(out, uint64(b.First))
 	out = big.AppendUint32(out, uint32(4+1+4+len(rest)))
 	out = big.AppendUint32(out, 0)
 	out = append(out, 2)
-	out = big.AppendUint32(out, crc32.Checksum(rest, castagnoli))
+	out = big.AppendUint32(out, crc32.Checksum(rest, crc32.MakeTable(crc32.Castagnoli)))
 	return append(out, rest...)
 }
 
-// old writes a message of magic 0 or 1.
-func old(magic, attributes byte, offset, at int64, key, value []byte) []byte {
+// Old writes a message of magic 0 or 1.
+func Old(magic, attributes byte, offset, at int64, key, value []byte) []byte {
 	big := binary.BigEndian
 	rest := []byte{magic, attributes}
 	if magic == 1 {
@@ -109,11 +111,14 @@ func old(magic, attributes byte, offset, at int64, key, value []byte) []byte {
 	return append(out, rest...)
 }
 
-// codecs are the ways in which producers compress, with the attributes that say so.
-var codecs = map[string]struct {
-	attributes int16
-	compress   func([]byte) []byte
-}{
+// Codec is a way in which producers compress, with the attributes that say so.
+type Codec struct {
+	Attributes int16
+	Compress   func([]byte) []byte
+}
+
+// Codecs are all of them, by name.
+var Codecs = map[string]Codec{
 	"none": {0, func(b []byte) []byte { return b }},
 	"gzip": {1, func(b []byte) []byte {
 		var out bytes.Buffer
@@ -158,34 +163,23 @@ func written(c compress.Compression, b []byte) []byte {
 	return out.Bytes()
 }
 
-var usual = Limits{MaxKey: 1 << 10, MaxValue: 1 << 20, MaxHeaders: 1 << 10}
-
-// read reads a whole set.
-func read(t *testing.T, set []byte, from int64, limits Limits) (records []Record, batches []Batch) {
-	t.Helper()
-	r := bytes.NewReader(set)
-	for r.Len() > 0 {
-		b, err := ReadHeader(r)
-		require.NoError(t, err)
-		batches = append(batches, b)
-		payload := set[len(set)-r.Len():][:b.Size]
-		sum := b.Checksum()
-		_, err = sum.Write(payload)
-		require.NoError(t, err)
-		require.NoError(t, sum.Verify())
-		require.NoError(t, b.Records(bytes.NewReader(payload), from, limits, func(r Record) bool { records = append(records, r); return true }))
-		_, err = r.Seek(b.Size, io.SeekCurrent)
-		require.NoError(t, err)
+// Blanks is a batch with one record, whose value is size blanks, and which takes little when it is compressed by zstd.
+func Blanks(offset int64, size int) []byte {
+	const attributes = 4
+	b := Batch{First: offset, Last: offset, Attributes: attributes}
+	head := varint(varint([]byte{0, 0, 0}, -1), size)
+	var body bytes.Buffer
+	w := compress.Compression(attributes).Codec().NewWriter(&body)
+	write := func(b []byte) {
+		if _, err := w.Write(b); err != nil {
+			panic(err)
+		}
 	}
-	return records, batches
-}
-
-func offsets(records []Record) []int64 {
-	var all []int64
-	for _, r := range records {
-		all = append(all, r.Offset)
+	write(append(varint(nil, len(head)+size+1), head...))
+	block := bytes.Repeat([]byte(" "), 1<<20)
+	for left := size; left > 0; left -= len(block) {
+		write(block[:min(left, len(block))])
 	}
-	return all
+	mustWrite(w, []byte{0}) // no headers
+	return b.Wrap(body.Bytes(), 1)
 }
-
-func codecOf(attributes int16) compress.Codec { return compress.Compression(attributes).Codec() }
