@@ -21,8 +21,8 @@ const (
 	// 1 MiB, the most that a default topic takes, comes to 22 MiB at most.
 	maxSnappyStored = 2 << 20
 	maxSnappyPlain  = 24 << 20
-	// maxPlain is the most that is read of a batch, for the time it takes: 1 MiB of zstd can come to 32 GiB.
-	maxPlain = 1 << 30
+	// maxPlain is the most that is read of a batch, for the time it takes: 1 MiB of zstd can come to 32 GiB, and a record has 2 GiB at most.
+	maxPlain = 512 << 20
 )
 
 // decompressors bounds how many batches are decompressed at a time in this process, as each may need some 10 MiB, one of

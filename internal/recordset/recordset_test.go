@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"runtime"
@@ -176,7 +177,7 @@ func TestWhatABatchComesToIsBounded(t *testing.T) {
 	r := bytes.NewReader(set)
 	b, err := ReadHeader(r)
 	require.NoError(t, err)
-	require.ErrorContains(t, b.Records(r, 0, usual, func(Record) bool { return true }), "more than 1073741824 bytes")
+	require.ErrorContains(t, b.Records(r, 0, usual, func(Record) bool { return true }), fmt.Sprintf("more than %d bytes", maxPlain))
 }
 
 // peak is about how much the heap grows while f runs. What is garbage counts only as far as the collector leaves it.
