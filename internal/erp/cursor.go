@@ -3,6 +3,7 @@ package erp
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,9 +13,11 @@ import (
 // what both databases keep.
 type sqlCursor struct {
 	Kind string `json:"kind"`
-	// Queries are the places by the queries' names. A query without one begins at From, or at its
-	// beginning.
+	// Queries are the places by the queries' names. A query without one begins at Since.
 	Queries map[string]place `json:"queries,omitempty"`
+	// Since is where the poll that came here began, for a query that has no place: a new one, one whose file was
+	// renamed, or one that never had a row. Without it that is From, or the beginning.
+	Since int64 `json:"since,omitempty"`
 	// Began is the database's clock when the poll that came here began; 0 before its first page.
 	Began int64 `json:"began,omitempty"`
 	// From is where polling began; no place is ever before it.
@@ -73,6 +76,31 @@ func (c sqlCursor) rewind(now int64, overlap time.Duration) sqlCursor {
 		back.Queries[name] = place{At: to, Reached: at}
 	}
 	return back
+}
+
+// since is where a query without a place begins after a poll: what was visible at the end of that one was read.
+// Where places belong to names that are gone, a file may have been renamed, and then its query was read as far as
+// that place and no further.
+func (c sqlCursor) since(names []string, now int64, overlap time.Duration) int64 {
+	var gone, known []int64
+	for name, p := range c.Queries {
+		if slices.Contains(names, name) {
+			known = append(known, max(p.At, p.Reached))
+		} else {
+			gone = append(gone, max(p.At, p.Reached))
+		}
+	}
+	to := now
+	if c.Began != 0 {
+		to = min(to, c.Began)
+	}
+	switch {
+	case len(gone) > 0:
+		to = min(to, slices.Min(gone))
+	case len(known) > 0:
+		to = min(to, slices.Max(known))
+	}
+	return max(to-overlap.Microseconds(), c.From)
 }
 
 func idText(id json.RawMessage) string {

@@ -14,9 +14,12 @@ type shape struct {
 	columns []string // in the order in which they are selected
 	number  []bool   // of columns: their values are JSON numbers
 	time    []bool
+	bytes   []bool // and are bytes that are never text
 	id      bool   // the column that pages go by holds integers
 	key     string // and its type
 }
+
+func (s *shape) has(column string) bool { return slices.Contains(s.columns, column) }
 
 // What queries may have. Columns of other names are left alone.
 var (
@@ -88,6 +91,7 @@ func (s *sqlSource) shapeOf(ctx context.Context, d *described, allowed []string,
 		found.columns = append(found.columns, column)
 		found.number = append(found.number, s.dialect.integers[kind] || kind == "DECIMAL" || kind == "NUMERIC")
 		found.time = append(found.time, s.dialect.times[kind])
+		found.bytes = append(found.bytes, s.dialect.binary[kind])
 	}
 	need := []string{"sync_id", "data"}
 	if key == "id" {
@@ -110,6 +114,9 @@ func (s *sqlSource) shapeOf(ctx context.Context, d *described, allowed []string,
 	}
 	if kind := kinds["sync_id"]; key != "sync_id" && s.dialect.refused[kind] && kind != "DECIMAL" {
 		problems = append(problems, fmt.Sprintf("has sync_id as %s; expected is an integer or a string (CAST it)", kind))
+	}
+	if kind := kinds["version"]; s.dialect.times[kind] || kind == "DATE" {
+		problems = append(problems, fmt.Sprintf("has version as %s; expected is an integer: without a version column changed_at gives one", kind))
 	}
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("query %s %s", d.name, strings.Join(problems, "; and "))

@@ -44,6 +44,8 @@ type dialect struct {
 	integerIDs bool
 
 	times, integers, refused map[string]bool // names of types, as the drivers spell them
+	// binary are the types of bytes that are never text. VARBINARY and BLOB hold it in some schemas.
+	binary map[string]bool
 }
 
 func set(names ...string) map[string]bool {
@@ -76,6 +78,7 @@ var mysqlDialect = dialect{
 		"UNSIGNED TINYINT", "UNSIGNED SMALLINT", "UNSIGNED MEDIUMINT", "UNSIGNED INT", "UNSIGNED BIGINT"),
 	refused: set("DECIMAL", "FLOAT", "DOUBLE", "BIT", "DATE", "TIME", "DATETIME", "TIMESTAMP", "YEAR",
 		"BINARY", "VARBINARY", "BLOB", "TINYBLOB", "MEDIUMBLOB", "LONGBLOB", "JSON", "GEOMETRY"),
+	binary: set("BINARY"),
 }
 
 // postgresDialect uses an index for (a, b) > ($1, $2), which is false where b is NULL; NULL is the
@@ -97,6 +100,7 @@ var postgresDialect = dialect{
 	integers:    set("INT2", "INT4", "INT8", "NUMERIC"),
 	refused: set("FLOAT4", "FLOAT8", "BOOL", "BYTEA", "DATE", "TIME", "TIMETZ", "TIMESTAMP", "TIMESTAMPTZ", "INTERVAL",
 		"JSON", "JSONB", "XML"),
+	binary: set("BYTEA"),
 }
 
 // lookup is a sync_id as its column is compared with, if it can stand in one of that type. "007" is no

@@ -4,8 +4,9 @@
 //
 // What docs/ERP.md asks of an ERP is not repeated here. What holds for every source:
 //
-//   - A change that is read twice is the same event: its id comes from the ERP, or from the change's place and
-//     content, and never from Kafka.
+//   - A change that is read twice is the same event: its id comes from the ERP, or from the change's time, id and
+//     content, and never from Kafka or from the name of a query's file.
+//   - A change without a version has its time, in microseconds since 1970, as its version.
 //   - A place is behind a row, not at a time: however many rows share a time, a page may end among them.
 //   - A poll goes back from where its predecessor was when it began, by the ERP's own clock, or from the last
 //     row where that is earlier. So neither a row dated in the future, nor a clock that was set back, nor a
@@ -17,6 +18,8 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"github.com/google/uuid"
 
 	"ordersync/internal/order"
 )
@@ -71,9 +74,18 @@ type Row struct {
 	Value []byte
 	// ChangedAt is the source's time of the change; zero where it tells none.
 	ChangedAt time.Time
+	// Place names what changed within the source: a later change of it, of the same kind, has the same; empty where
+	// the source tells none.
+	Place string
 	// Rejected says why the row is no event; nil for one that is. Event then holds at most SyncID and
 	// Channel, as far as they could be read, and Value the row as it came.
 	Rejected *order.Rejection
+	// Eventlike reports that Value, of a rejected row, would be an event in a topic, as only its changed_at is wrong.
+	// Its Event has no Channel then, so that it is published to none.
+	Eventlike bool
+	// Earlier is the id under which releases before derived versions published the event, without a version;
+	// the nil UUID for an event with a version of its own.
+	Earlier uuid.UUID
 }
 
 // OrderPage is a part of a source's orders.
@@ -88,6 +100,8 @@ type Order struct {
 	SyncID  string
 	Channel order.Channel
 	Version int64 // 0 if it has none
+	// Derived reports that Version comes from ChangedAt, as that of a change without a version does.
+	Derived bool
 	Data    json.RawMessage
 	// ChangedAt is when it was last changed; zero where the source tells none.
 	ChangedAt time.Time

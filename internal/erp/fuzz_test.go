@@ -33,6 +33,7 @@ func FuzzColumns(f *testing.F) {
 			columns: []string{"sync_id", "event", "data", "changed_at", "id", "version", "event_id"},
 			number:  []bool{number && digits(string(syncID)), false, false, false, number, digits(string(version)), false},
 			time:    make([]bool, 7),
+			bytes:   []bool{6: number},
 		}
 		read := func() (Row, error) {
 			r := newReader(shape, maker{channel: order.Store, now: time.Now()}, "q")

@@ -120,14 +120,30 @@ func (m maker) item(raw json.RawMessage) Row {
 	if !fields.Absent("channel") && c.channel == "" {
 		c.channel = string(fields["channel"]) // of another form: the error quotes it
 	}
-	if !fields.Absent("changed_at") {
-		if c.changedAt, err = time.Parse(time.RFC3339, looseFields(fields).text("changed_at")); err != nil {
-			// It says nothing about the event, which is published as if it had none.
-			c.changedAt = time.Time{}
-		}
-		c.changedAt = c.changedAt.UTC()
+	if c.changedAt, err = changedAt(fields); err != nil {
+		c.broken = rejection(err)
+	}
+	// Releases before took no other form, and published the event as if it had no time.
+	if former, err := time.Parse(time.RFC3339, looseFields(fields).text("changed_at")); err == nil {
+		c.formerChangedAt = former.UTC()
 	}
 	return m.row(c)
+}
+
+// changedAt is the time of a change; zero where it tells none. Its error is a *order.Rejection.
+func changedAt(fields order.Fields) (time.Time, error) {
+	if fields.Absent("changed_at") {
+		return time.Time{}, nil
+	}
+	var text string
+	if json.Unmarshal(fields["changed_at"], &text) != nil {
+		return time.Time{}, invalid("changed_at must be a string such as 2010-12-01T08:26:00Z, not %s", clip(string(fields["changed_at"])))
+	}
+	at, err := readTime(text)
+	if err != nil {
+		return time.Time{}, invalid("changed_at %v", err)
+	}
+	return at, nil
 }
 
 // looseFields are those of an event that may be none.
@@ -210,8 +226,9 @@ func (m maker) listed(raw json.RawMessage) Order {
 		o.SyncID, o.Rejected = parseLoosely(raw).SyncID(), rejection(err)
 		return o
 	}
-	if at, err := time.Parse(time.RFC3339, looseFields(fields).text("changed_at")); err == nil {
-		o.ChangedAt = at.UTC()
+	if o.ChangedAt, err = changedAt(fields); err != nil {
+		o.SyncID, o.Rejected = fields.SyncID(), rejection(err)
+		return o
 	}
 	m.order(&o, fields, looseFields(fields).text("channel"))
 	return o

@@ -4,8 +4,12 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 
 	"ordersync/internal/order"
 )
@@ -50,54 +54,96 @@ func (r *reader) row() (Row, json.RawMessage, error) {
 		case "channel":
 			c.channel = string(column)
 		case "data":
-			r.fields[name] = json.RawMessage(column)
+			if len(column) > 0 { // an empty text is none
+				r.fields[name] = json.RawMessage(column)
+			}
 		default:
+			if r.none(i, column) {
+				continue
+			}
 			r.fields[name] = r.field(i, column)
-			if !utf8.Valid(column) { // encoding/json would put something else in its place
+			switch {
+			case name == "event_id" && r.uuid(i, column):
+			case r.shape.bytes[i] && name == "event_id":
+				c.broken = invalid("event_id has %d bytes that are no text; 16 of them are taken for a UUID", len(column))
+			case !utf8.Valid(column): // encoding/json would put something else in its place
 				c.broken = &order.Rejection{Reason: order.InvalidUTF8, Detail: name + " is not valid UTF-8"}
+			case name == "sync_id" && r.shape.number[i] && !json.Valid(column) && !digits(strings.TrimLeft(string(column), "0")):
+				c.broken = invalid("sync_id is %s", clip(string(column)))
 			}
 		}
 	}
-	c.place = r.query + "\x00" + strconv.FormatInt(c.changedAt.UnixMicro(), 10) + "\x00" + string(id)
-	return r.maker.row(c), id, nil
+	c.place = strconv.FormatInt(c.changedAt.UnixMicro(), 10) + "\x00" + string(id)
+	c.formerPlace, c.formerChangedAt = r.query+"\x00"+c.place, c.changedAt
+	row := r.maker.row(c)
+	if id != nil {
+		row.Place = r.query + "\x00" + string(id)
+	}
+	return row, id, nil
+}
+
+// none reports whether an optional time says that there is none: MySQL's zero dates, PostgreSQL's infinity, and
+// all that no event can have.
+func (r *reader) none(i int, column []byte) bool {
+	if !r.shape.time[i] {
+		return false
+	}
+	t, err := parseTime(column)
+	return err != nil || !representable(t)
+}
+
+// uuid reports whether a column has the 16 bytes of a UUID instead of its text.
+func (r *reader) uuid(i int, column []byte) bool {
+	return len(column) == len(uuid.UUID{}) && (r.shape.bytes[i] || !utf8.Valid(column))
 }
 
 // field is a column as JSON.
 func (r *reader) field(i int, column []byte) json.RawMessage {
 	name := r.shape.columns[i]
 	switch {
+	case name == "event_id" && r.uuid(i, column):
+		return appendString(nil, uuid.UUID(column).String())
 	case r.shape.time[i]:
 		if t, err := parseTime(column); err == nil {
 			return quoteTime(t)
 		}
-	case r.shape.number[i] && name != "event_id": // which is a string, whatever an ERP numbers with
+	case r.shape.number[i] && name != "event_id" && json.Valid(column): // NaN is none; an event_id is a string, whatever an ERP numbers with
 		return column
 	}
 	return appendString(nil, column)
 }
 
-// raw is the row that was scanned as a JSON object that is no event either. Data that is no JSON
-// stands in it as a string of another name: under its own it might make an event.
+// raw is the row that was scanned as a JSON object that is no event either. Data that is no JSON stands in it as it
+// came, so that whoever reads it finds what is wrong; a mark keeps it from making JSON together with what stands
+// around it.
 func (r *reader) raw() []byte {
 	to := []byte{'{'}
+	marked := -1
 	for i, name := range r.shape.columns {
 		if i > 0 {
 			to = append(to, ',')
 		}
 		column := []byte(r.columns[i])
-		if name == "data" && column != nil && utf8.Valid(column) && !json.Valid(column) {
-			to = appendString(append(to, `"data":null,"data_text":`...), column)
-			continue
-		}
 		to = append(appendString(to, name), ':')
 		switch {
-		case column == nil:
+		case len(column) == 0 && (column == nil || name == "data"):
 			to = append(to, "null"...)
 		case name == "data" && json.Valid(column):
 			to = append(to, column...)
+		case name == "data":
+			marked = len(to)
+			to = append(append(to, malformed...), column...)
 		default:
 			to = append(to, r.field(i, column)...)
 		}
 	}
-	return append(to, '}')
+	if to = append(to, '}'); marked >= 0 {
+		if plain := slices.Delete(slices.Clone(to), marked, marked+len(malformed)); !json.Valid(plain) {
+			return plain
+		}
+	}
+	return to
 }
+
+// malformed is the mark of data that is no JSON where the row around it would hide that.
+const malformed = "malformed "

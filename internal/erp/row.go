@@ -18,6 +18,9 @@ import (
 type maker struct {
 	channel order.Channel // of rows that name none
 	now     time.Time     // when they are read
+	// plainCreations leaves creations without a version as they are. They come from a query without a version column
+	// beside one that has it: a version of microseconds would make every update of the other query stale.
+	plainCreations bool
 }
 
 // change is what a source says of one.
@@ -27,6 +30,9 @@ type change struct {
 	changedAt time.Time
 	// place identifies the change beside its content; empty where the source tells none.
 	place string
+	// formerPlace and formerChangedAt are what releases before derived versions made the identity of.
+	formerPlace     string
+	formerChangedAt time.Time
 	// broken says why it is no event whatever its fields make; nil if it may be one.
 	broken *order.Rejection
 	// raw is the change as it came, for one that is rejected. It is only called then.
@@ -43,10 +49,15 @@ func (m maker) row(c change) Row {
 	if err == nil {
 		return row
 	}
+	row = Row{ChangedAt: c.changedAt, Value: row.Value, Rejected: rejection(err)}
 	row.Event = order.Event{SyncID: c.fields.SyncID(), Channel: channel}
-	row.Rejected = rejection(err)
 	if row.Value == nil {
 		row.Value = c.raw()
+	}
+	if c.broken != nil {
+		if _, err := order.Decode(order.Record{Value: row.Value, Timestamp: m.now}, channel); err == nil {
+			row.Event.Channel, row.Eventlike = "", true
+		}
 	}
 	return row
 }
@@ -57,18 +68,35 @@ func (m maker) event(row *Row, c change, channel order.Channel) error {
 	if c.broken != nil {
 		return c.broken
 	}
-	named := !c.fields.Absent("occurred_at")
-	if !named && !c.changedAt.IsZero() && representable(c.changedAt) {
+	own := !c.fields.Absent("occurred_at")
+	named := own || representable(c.changedAt)
+	if !own && named {
 		c.fields["occurred_at"] = quoteTime(c.changedAt)
-		named = true
 	}
 	e, err := c.fields.Event(order.Record{Timestamp: m.now.Truncate(time.Millisecond)}, channel)
 	if err != nil {
 		return err
 	}
-	if !e.Versioned() && c.fields.Absent("event_id") {
-		value, _ := appendEvent(nil, e, uuid.Nil, named)
-		e.ID = order.RowID(c.place, value)
+	if !e.Versioned() {
+		earlier := e.ID
+		if c.fields.Absent("event_id") {
+			// The identity has no version in it: it comes from the place, which has the time of the change.
+			value, _ := appendEvent(nil, e, uuid.Nil, named)
+			e.ID = order.RowID(c.place, value)
+			if own || c.formerChangedAt.Equal(c.changedAt) {
+				earlier = order.RowID(c.formerPlace, value)
+			} else {
+				value, _ = appendEvent(nil, e, uuid.Nil, representable(c.formerChangedAt))
+				earlier = order.RowID(c.formerPlace, value)
+			}
+		}
+		row.Earlier = earlier
+		if !m.plainCreations || e.Kind != order.Creation {
+			e.Version = derivedVersion(c.changedAt)
+		}
+		if e.Versioned() && e.Kind != order.Invoice {
+			e.Digest = "" // as order.Decode leaves it
+		}
 	}
 	value, data := appendEvent(make([]byte, 0, len(e.Data)+eventOverhead), e, e.ID, named)
 	if err := m.check(value, e); err != nil {
@@ -146,10 +174,32 @@ func quoteTime(t time.Time) []byte {
 	return append(t.UTC().AppendFormat(to, time.RFC3339Nano), '"')
 }
 
-// representable tells whether order.Decode takes the time.
+// representable reports whether order.Decode takes the time. The zero time, which stands for none, is not.
 func representable(t time.Time) bool {
 	year := t.UTC().Year()
 	return 1000 <= year && year <= 9999
+}
+
+// derivedVersion is the version of a change that has none of its own: its time in microseconds since 1970; 0 where
+// that is not 1 or more. A later change of an order has a higher one, so that polled data never goes back.
+func derivedVersion(changedAt time.Time) int64 {
+	if !representable(changedAt) {
+		return 0
+	}
+	return max(changedAt.UnixMicro(), 0)
+}
+
+// Former is the row as releases before derived versions published it: under its Earlier id, without a version.
+func (r Row) Former() Row {
+	if r.Rejected != nil || r.Earlier == uuid.Nil {
+		return r
+	}
+	r.Event.ID, r.Event.Version = r.Earlier, 0
+	if r.Event.Digest == "" {
+		r.Event.Digest = order.MeaningOf(r.Event.Data).Digest()
+	}
+	r.Value, _ = appendEvent(make([]byte, 0, len(r.Value)), r.Event, r.Event.ID, true)
+	return r
 }
 
 // appendString appends a JSON string. Bytes that are no UTF-8 stay as they are: order.Decode refuses

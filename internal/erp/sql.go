@@ -72,7 +72,25 @@ func (s *sqlSource) Rewind(ctx context.Context, at Cursor, overlap time.Duration
 	if err != nil {
 		return at, fmt.Errorf("ask the ERP's database for its time: %w", err)
 	}
-	return cursor.rewind(now, overlap).encode()
+	back := cursor.rewind(now, overlap)
+	back.Since = cursor.since(s.names(), now, overlap)
+	return back.encode()
+}
+
+func (s *sqlSource) names() []string {
+	names := make([]string, 0, len(s.queries))
+	for _, d := range s.queries {
+		names = append(names, d.name)
+	}
+	return names
+}
+
+// versioned reports whether a query for changes has a version column.
+func (s *sqlSource) versioned() bool {
+	return slices.ContainsFunc(s.queries, func(d *described) bool {
+		shape := d.known()
+		return shape != nil && shape.has("version")
+	})
 }
 
 // Page merges the queries' rows by the time of their change.
@@ -99,12 +117,12 @@ func (s *sqlSource) Page(ctx context.Context, r Request) (Page, error) {
 		for _, d := range s.queries {
 			p, ok := cursor.Queries[d.name]
 			if !ok {
-				p = place{At: cursor.From}
+				p = place{At: cmp.Or(cursor.Since, cursor.From)}
 			}
-			streams = append(streams, &stream{described: d, place: p, started: ok || cursor.From != 0})
+			streams = append(streams, &stream{described: d, place: p, started: ok || p.At != 0})
 		}
 	}
-	m := maker{channel: s.channel, now: time.Now()}
+	m := maker{channel: s.channel, now: time.Now(), plainCreations: s.versioned()}
 	page := Page{Next: r.After}
 	places := map[string]place{}
 	for bytes := 0; ; {
@@ -302,6 +320,7 @@ func (s *sqlSource) rows(ctx context.Context, st *stream, shape *shape, m maker,
 		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	m.plainCreations = m.plainCreations && !shape.has("version")
 	reader := newReader(shape, m, st.name)
 	size := 0
 	for rows.Next() {

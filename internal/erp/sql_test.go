@@ -86,6 +86,17 @@ func TestColumns(t *testing.T) {
 		require.Equal(t, order.ParseEventID("42"), e.ID, "a number as event_id is a string of its digits")
 		e = readOne(t, d, map[string]string{"event_id": is("", "uuid ") + "'2d7a3288-75c9-5ad5-ab72-0a95a812163c'"}).Event
 		require.Equal(t, "2d7a3288-75c9-5ad5-ab72-0a95a812163c", e.ID.String())
+		// The 16 bytes of a UUID are that UUID.
+		e = readOne(t, d, map[string]string{"event_id": is("X'2d7a328875c95ad5ab720a95a812163c'", `'\x2d7a328875c95ad5ab720a95a812163c'::bytea`)}).Event
+		require.Equal(t, "2d7a3288-75c9-5ad5-ab72-0a95a812163c", e.ID.String())
+		d.exec(t, "CREATE TABLE keyed (n INT, uid "+is("BINARY(16)", "bytea")+")")
+		d.exec(t, "INSERT INTO keyed VALUES (1, "+is("X'2d7a328875c95ad5ab720a95a812163c'", `'\x2d7a328875c95ad5ab720a95a812163c'`)+"), (2, "+is("'an id in 16 char'", "'an id in 16 char'")+"), (3, NULL)")
+		dir := queriesDir(t, "q.sql", row(d, map[string]string{"sync_id": "n", "id": "n", "event_id": "uid"})+" FROM keyed")
+		rows, _ := poll(t, openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir}), "", 10)
+		require.Equal(t, "2d7a3288-75c9-5ad5-ab72-0a95a812163c", rows[0].Event.ID.String())
+		require.Nil(t, rows[1].Rejected)
+		require.Nil(t, rows[2].Rejected)
+
 		e = readOne(t, d, map[string]string{"occurred_at": is("CAST('2025-06-01 02:00:00' AS DATETIME)", "timestamptz '2025-06-01 02:00:00+00'")}).Event
 		require.Equal(t, time.Date(2025, 6, 1, 2, 0, 0, 0, time.UTC), e.OccurredAt)
 		e = readOne(t, d, map[string]string{"occurred_at": "'2025-06-01T02:00:00+02:00'"}).Event
@@ -96,6 +107,32 @@ func TestColumns(t *testing.T) {
 		}
 		for _, null := range []string{"version", "event_id", "occurred_at"} {
 			require.Nil(t, readOne(t, d, map[string]string{null: "NULL"}).Rejected)
+		}
+		e = readOne(t, d, map[string]string{"version": is("CAST(3 AS DECIMAL(20))", "3::numeric")}).Event
+		require.EqualValues(t, 3, e.Version)
+
+		// What says that there is no time counts as absent.
+		none := []string{is("CAST('0000-00-00 00:00:00' AS DATETIME)", "timestamptz 'infinity'")}
+		if pg {
+			none = append(none, "timestamptz '-infinity'", "timestamp 'infinity'", "timestamp '-infinity'", "timestamptz '0044-03-15 BC'", "timestamptz '20000-01-01'")
+		}
+		for _, value := range none {
+			got := readOne(t, d, map[string]string{"occurred_at": value})
+			require.Nil(t, got.Rejected, value)
+			require.Equal(t, got.ChangedAt, got.Event.OccurredAt, value)
+		}
+		if !pg {
+			d.exec(t, "CREATE TABLE zero (n INT, shipped DATETIME(6) NULL, paid TIMESTAMP NULL)")
+			d.exec(t, "SET SESSION sql_mode = ''; INSERT INTO zero VALUES (1, '0000-00-00', '0000-00-00'), (2, '2026-00-00', NULL)")
+			for _, column := range []string{"shipped", "paid"} {
+				dir := queriesDir(t, "q.sql", row(d, map[string]string{"sync_id": "n", "id": "n", "occurred_at": column})+" FROM zero")
+				rows, _ := poll(t, openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: dir}), "", 10)
+				require.Len(t, rows, 2)
+				for _, row := range rows {
+					require.Nil(t, row.Rejected, column)
+					require.Equal(t, row.ChangedAt, row.Event.OccurredAt)
+				}
+			}
 		}
 
 		number := `{"n": 12345678901234567890.10, "big": 1e400}`
@@ -114,8 +151,10 @@ func TestColumns(t *testing.T) {
 			reason        order.Reason
 			syncID        string
 		}{
-			"no JSON":               {"data", `'{"a":'`, order.MissingField, "7"},
-			"two values":            {"data", `'1,"sync_id":"evil"'`, order.MissingField, "7"},
+			"no JSON":               {"data", `'{"a":'`, order.MalformedJSON, "7"},
+			"no JSON at its start":  {"data", `'malformed'`, order.MalformedJSON, "7"},
+			"two values":            {"data", `'1,"sync_id":"evil"'`, order.MalformedJSON, "7"},
+			"a whole event":         {"data", `'1},{"sync_id":8,"event":"order_creation","data":1'`, order.MalformedJSON, "7"},
 			"no data":               {"data", "NULL", order.MissingField, "7"},
 			"JSON's null":           {"data", "'null'", order.MissingField, "7"},
 			"empty data":            {"data", "''", order.MissingField, "7"},
@@ -125,6 +164,13 @@ func TestColumns(t *testing.T) {
 			"long sync_id":          {"sync_id", "'" + strings.Repeat("x", 65) + "'", order.InvalidField, ""},
 			"unknown event":         {"event", "'order_deletion'", order.UnknownEvent, "7"},
 			"version 0":             {"version", "0", order.InvalidField, "7"},
+			"version over 64 bits":  {"version", is("CAST(18446744073709551615 AS UNSIGNED)", "18446744073709551615::numeric"), order.InvalidField, "7"},
+			"decimals in version":   {"version", is("CAST(3 AS DECIMAL(10,2))", "3::numeric(10,2)"), order.InvalidField, "7"},
+			"version NaN":           {"version", is("", "'NaN'::numeric"), order.InvalidField, "7"},
+			"sync_id NaN":           {"sync_id", is("", "'NaN'::numeric"), order.InvalidField, ""},
+			"boolean as version":    {"version", is("", "true"), order.InvalidField, "7"},
+			"bit as version":        {"version", is("b'1'", ""), order.InvalidField, "7"},
+			"double as version":     {"version", is("3.5e0", "3.5::float8"), order.InvalidField, "7"},
 			"fraction as version":   {"version", "3.0", order.InvalidField, "7"},
 			"text as version":       {"version", "'v3'", order.InvalidField, "7"},
 			"long event_id":         {"event_id", "'" + strings.Repeat("x", 129) + "'", order.InvalidField, "7"},
@@ -134,6 +180,8 @@ func TestColumns(t *testing.T) {
 			"deep":                  {"data", "'" + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + "'", order.MalformedJSON, ""},
 			"bytes that are no UTF": {"data", is("X'22FF22'", ""), order.InvalidUTF8, "7"},
 			"bytes as event_id":     {"event_id", is("X'22FF22'", ""), order.InvalidUTF8, "7"},
+			"8 bytes as event_id":   {"event_id", is("", `'\x2d7a328875c95ad5'::bytea`), order.InvalidUTF8, "7"},
+			"no UUID in 16 bytes":   {"event_id", is("", `decode(repeat('00', 16), 'hex')`), order.InvalidField, "7"},
 		} {
 			if c.value == "" {
 				continue
@@ -141,7 +189,10 @@ func TestColumns(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				got := readOne(t, d, map[string]string{c.column: c.value})
 				require.NotNil(t, got.Rejected)
-				if name != "unknown channel" && name != "no channel" {
+				if got.Eventlike {
+					require.Equal(t, c.reason, got.Rejected.Reason)
+					require.Empty(t, got.Event.Channel)
+				} else if name != "unknown channel" && name != "no channel" {
 					require.EqualValues(t, order.Online, got.Event.Channel)
 					_, err := order.Decode(order.Record{Value: got.Value}, order.Online)
 					var r *order.Rejection
@@ -188,7 +239,16 @@ func TestIdentityOfRows(t *testing.T) {
 		versioned := id(map[string]string{"version": "3"})
 		require.Equal(t, versioned, id(map[string]string{"version": "3", "id": "2", "data": "'2'"}))
 		// The derivation is part of what stands in ledgers: it never changes.
-		require.Equal(t, "e335262c-95e4-5c1d-9048-36d957be70d6", plain)
+		require.Equal(t, "52914732-d4ed-5192-a5bf-4cb0a24dc5cf", plain)
+		// That of releases before is looked for in the ledger, too.
+		former := readOne(t, d, nil)
+		require.Equal(t, "e335262c-95e4-5c1d-9048-36d957be70d6", former.Earlier.String())
+		require.Equal(t, former.Earlier, former.Former().Event.ID)
+		e, err := order.Decode(order.Record{Value: former.Former().Value}, order.Online)
+		require.NoError(t, err)
+		require.Equal(t, former.Earlier, e.ID)
+		require.Zero(t, e.Version)
+		require.Equal(t, former.Event.Data, e.Data)
 	})
 }
 
@@ -334,15 +394,32 @@ func TestQueriesAreMerged(t *testing.T) {
 		require.Len(t, last, 1+3)
 		d.exec(t, fmt.Sprintf("DELETE FROM changes WHERE id >= %d", rows))
 
-		// A query that is added begins at the beginning, one that is gone is forgotten.
-		_, place := poll(t, source, "", 100)
-		less := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, files[0], files[1], "new.sql", files[3])})
-		got, place := poll(t, less, place, 100)
-		for _, row := range got {
-			require.Equal(t, order.Invoice, row.Event.Kind)
+		// A query that is renamed goes on from the last poll, and what it reads again is what was read. One that is
+		// gone is forgotten.
+		before, place := poll(t, source, "", 100)
+		known := map[string]bool{}
+		for _, row := range before {
+			known[row.Event.ID.String()] = true
 		}
-		require.NotEmpty(t, got)
+		renamed := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t, files[0], files[1], "new.sql", files[3])})
+		got, place := again(t, renamed, place, 10*time.Second, 100)
+		require.Less(t, len(got), rows/2, "not the whole history")
+		last = nil
+		for _, row := range got {
+			require.True(t, known[row.Event.ID.String()], "another identity")
+			if row.Event.Kind == order.Invoice {
+				last = append(last, row)
+			}
+		}
+		require.NotEmpty(t, last, "it goes back by the overlap")
 		require.NotContains(t, string(place), `"2"`)
+		d.exec(t, fmt.Sprintf("INSERT INTO changes VALUES (1, '2026-06-02 00:00:00', %d)", rows))
+		got, _ = again(t, renamed, place, 0, 100)
+		found2 := false
+		for _, row := range got {
+			found2 = found2 || row.Event.SyncID == fmt.Sprint(rows)
+		}
+		require.True(t, found2, "what is new is read")
 	})
 }
 
@@ -373,7 +450,11 @@ func TestProblemsOfQueriesAtOnce(t *testing.T) {
 			"c.sql", "SELEC 1",
 			"d.sql", row(d, map[string]string{"id": double}),
 			"e.sql", row(d, map[string]string{"sync_id": double}),
-			"f.sql", row(d, nil)),
+			"f.sql", row(d, nil),
+			"g.sql", row(d, map[string]string{"event_id": map[string]string{
+				erp.MySQL: "CAST(0x2d7a328875c95ad5ab720a95a812163c AS BINARY(16))", erp.Postgres: `'\x2d7a328875c95ad5ab720a95a812163c'::bytea`,
+			}[d.kind]}),
+			"h.sql", row(d, map[string]string{"version": date})),
 		})
 		_, err := source.Page(t.Context(), erp.Request{Limit: 1})
 		require.ErrorContains(t, err, "query a has no column event, data, changed_at, id, channel (expected are sync_id,")
@@ -383,6 +464,7 @@ func TestProblemsOfQueriesAtOnce(t *testing.T) {
 		require.ErrorContains(t, err, "query d has id as ")
 		require.ErrorContains(t, err, "query e has sync_id as ")
 		require.NotContains(t, err.Error(), "query f")
+		require.ErrorContains(t, err, "query h has version as DATE; expected is an integer")
 	})
 }
 
@@ -399,7 +481,7 @@ func TestColumnsChangeWhileRunning(t *testing.T) {
 		_, err := source.Page(t.Context(), erp.Request{Limit: 10})
 		require.ErrorContains(t, err, "query feed: ")
 		rows, _ = poll(t, source, "", 10)
-		require.Zero(t, rows[0].Event.Version)
+		require.Equal(t, rows[0].ChangedAt.UnixMicro(), rows[0].Event.Version)
 		d.exec(t, "ALTER TABLE feed DROP COLUMN event")
 		_, err = source.Page(t.Context(), erp.Request{Limit: 10})
 		require.Error(t, err)

@@ -196,6 +196,10 @@ func (m maker) order(o *Order, fields order.Fields, channel string) {
 		var e order.Event
 		if e, err = fields.Event(order.Record{}, o.Channel); err == nil {
 			o.SyncID, o.Version, o.Data = e.SyncID, e.Version, e.Data
+			if !e.Versioned() {
+				o.Version = derivedVersion(o.ChangedAt)
+				o.Derived = o.Version > 0
+			}
 			return
 		}
 	}

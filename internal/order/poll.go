@@ -21,6 +21,14 @@ type PollState struct {
 	BadUntil       time.Time `json:"bad_until,omitzero"`
 	BadBeforeUntil time.Time `json:"bad_before_until,omitzero"`
 
+	// Derives reports that rows without a version have one that comes from their time. FormerUntil is the youngest
+	// change that was read before by a release that did not do that: rows up to it are published as that release
+	// did, so that a row that is read again stays the event that it was.
+	Derives     bool      `json:"derives,omitempty"`
+	FormerUntil time.Time `json:"former_until,omitzero"`
+	// Fall is the last version seen to fall, for some days.
+	Fall *VersionFall `json:"fall,omitempty"`
+
 	// What follows is about this poll alone.
 
 	StartedAt time.Time `json:"started_at,omitzero"`
@@ -38,6 +46,18 @@ type PollState struct {
 	PollCounts
 }
 
+// VersionFall is a change of an order whose version is below one that was read before. The shop keeps the data of the
+// higher version, so such a change does not reach it.
+type VersionFall struct {
+	SyncID string `json:"sync_id"`
+	// Version is that of the change, Before the one that was read before it.
+	Version int64     `json:"version"`
+	Before  int64     `json:"before"`
+	SeenAt  time.Time `json:"seen_at"`
+	// Count is how many changes fell since the first that is remembered.
+	Count int64 `json:"count"`
+}
+
 // PollCounts are numbers of rows. Read is the sum of the others, as far as pages are dealt with.
 type PollCounts struct {
 	Pages int64 `json:"pages"`
@@ -46,7 +66,7 @@ type PollCounts struct {
 	Published int64 `json:"published"`
 	// Known rows were read again and left out: the ledger has them, or Kafka for sure.
 	Known int64 `json:"known"`
-	// Unversioned rows were left out by a backfill, which cannot tell what is newer.
+	// Unversioned rows were left out by a backfill: they have neither a version nor a time, so nothing says what is newer.
 	Unversioned int64 `json:"unversioned,omitempty"`
 	// Rejected rows are no events, or too large for their topic: they are dead letters, of which
 	// DeadLettered went straight to the dead-letter topic. The rest are made by the starter.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"go.temporal.io/sdk/worker"
 
@@ -77,15 +78,15 @@ func (p *process) erpWorker(fatal func(error)) worker.Worker {
 		WorkerStopTimeout:            p.cfg.WorkerStopTimeout,
 		OnFatalError:                 fatal,
 	})
-	w.RegisterActivity(activities.NewPolling(NewPoller(p.cfg, p.erp, p.polled, p.target, p.log), p.log))
+	w.RegisterActivity(activities.NewPolling(NewPoller(p.cfg, p.erp, p.polled, p.target, p.metrics.Registry, p.log), p.log))
 	w.RegisterActivity(activities.NewReconciliation(p.reconciler))
 	return w
 }
 
 // NewPoller polls the source into the topics of the channels. The producer is its own.
-func NewPoller(cfg config.Config, source erp.Source, producer *publish.Producer, ledger poll.Ledger, log *slog.Logger) *poll.Poller {
+func NewPoller(cfg config.Config, source erp.Source, producer *publish.Producer, ledger poll.Ledger, metrics prometheus.Registerer, log *slog.Logger) *poll.Poller {
 	return poll.New(poll.Options{
-		Source: source, Producer: producer, Ledger: ledger, Logger: log,
+		Source: source, Producer: producer, Ledger: ledger, Registerer: metrics, Logger: log,
 		Topics: cfg.Kafka.Topics.ByChannel(), BackfillTopics: cfg.Kafka.BackfillTopics().ByChannel(),
 	})
 }

@@ -29,7 +29,10 @@ func letterOf(row erp.Row, asked time.Time, detail string) order.DeadLetter {
 }
 
 func noTopic(row erp.Row) string {
-	if row.Event.Channel == "" {
+	switch {
+	case row.Eventlike:
+		return "the ERP's row would be an event without it, so no topic has it; mend it in the ERP, where a change of it is read again"
+	case row.Event.Channel == "":
 		return "the ERP's row tells no channel, so there is no topic for it; mend it in the ERP, where a change of it is read again"
 	}
 	return fmt.Sprintf("the ERP's row is of channel %q, for which KAFKA_TOPICS names no topic", row.Event.Channel)
@@ -41,10 +44,13 @@ func noTopic(row erp.Row) string {
 // no letter that is older than the youngest maxBad. Rows that tell no time have no such bound.
 const maxBad = 1000
 
-// badRows are the rows that have a dead letter already.
+// badRows are the rows that have a dead letter already. The state of the poll is the only place where they are
+// remembered, also between the attempts at a page that fails half way.
 type badRows struct {
 	// known are their digests, those of the poll before too, and whether now has them.
 	known map[string]bool
+	// begun are those of an attempt at the page under way.
+	begun map[string]bool
 	// now are those of this poll, in the order in which they came. The next one remembers no others:
 	// what this one has not read again is out of its reach.
 	now []badRow
@@ -54,31 +60,41 @@ type badRows struct {
 	knownUntil, asked time.Time
 }
 
-// badRow is written as its digest and the time of its change, if it has one.
+// badRow is written as its digest and the time of its change, if it has one, behind a mark if it is of a page that is
+// not through.
 type badRow struct {
 	digest string
 	at     time.Time
+	begun  bool
 }
 
+// begunMark is no character of a digest.
+const begunMark = "!"
+
 func (r badRow) String() string {
-	if r.at.IsZero() {
-		return r.digest
+	text := r.digest
+	if !r.at.IsZero() {
+		text += "/" + strconv.FormatInt(r.at.UnixMicro(), 36)
 	}
-	return r.digest + "/" + strconv.FormatInt(r.at.UnixMicro(), 36)
+	if r.begun {
+		text = begunMark + text
+	}
+	return text
 }
 
 func parseBadRow(text string) badRow {
+	text, begun := strings.CutPrefix(text, begunMark)
 	digest, at, _ := strings.Cut(text, "/")
 	micros, err := strconv.ParseInt(at, 36, 64)
 	if err != nil {
-		return badRow{digest: digest}
+		return badRow{digest: digest, begun: begun}
 	}
-	return badRow{digest, time.UnixMicro(micros).UTC()}
+	return badRow{digest, time.UnixMicro(micros).UTC(), begun}
 }
 
 func newBadRows(state order.PollState, asked time.Time) badRows {
 	b := badRows{
-		known: make(map[string]bool, len(state.Bad)+len(state.BadBefore)),
+		known: make(map[string]bool, len(state.Bad)+len(state.BadBefore)), begun: map[string]bool{},
 		until: state.BadUntil, before: state.BadBeforeUntil, knownUntil: state.KnownUntil, asked: asked,
 	}
 	for _, text := range state.BadBefore {
@@ -86,9 +102,36 @@ func newBadRows(state order.PollState, asked time.Time) badRows {
 	}
 	for _, text := range state.Bad {
 		row := parseBadRow(text)
+		if row.begun {
+			b.begun[row.digest] = true
+			row.begun = false
+		}
 		b.now, b.known[row.digest] = append(b.now, row), true
 	}
 	return b
+}
+
+// told reports whether an attempt at the page under way has seen to the letter of a row, which is then no more than
+// this page's.
+func (b *badRows) told(row erp.Row) bool {
+	digest := badDigest(row)
+	told := b.begun[digest]
+	delete(b.begun, digest)
+	return told
+}
+
+// half takes the rows of a page into a state that has their letters and not the page.
+func (b badRows) half(told []erp.Row) ([]string, time.Time) {
+	for _, row := range told {
+		if digest := badDigest(row); !b.known[digest] {
+			b.now, b.known[digest] = append(b.now, badRow{digest: digest, at: row.ChangedAt}), true
+		}
+		b.begun[badDigest(row)] = true
+	}
+	for i := range b.now {
+		b.now[i].begun = b.begun[b.now[i].digest]
+	}
+	return b.seen()
 }
 
 func (b *badRows) any() bool { return len(b.known) > 0 }
@@ -114,7 +157,7 @@ func (b *badRows) forgotten(row erp.Row) bool {
 func (b *badRows) add(row erp.Row) {
 	d := badDigest(row)
 	if !b.known[d] {
-		b.now, b.known[d] = append(b.now, badRow{d, row.ChangedAt}), true
+		b.now, b.known[d] = append(b.now, badRow{digest: d, at: row.ChangedAt}), true
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
@@ -28,6 +30,8 @@ import (
 type Ledger interface {
 	// Outcomes looks events up. One that is not there is not in the answer.
 	Outcomes(context.Context, []target.EventKey) (map[target.EventKey]target.Entry, error)
+	// Versions looks up the versions of orders. One that has none is not in the answer.
+	Versions(ctx context.Context, syncIDs []string) (map[string]int64, error)
 }
 
 // Options of a Poller.
@@ -41,6 +45,8 @@ type Options struct {
 	// dead letter.
 	Topics, BackfillTopics map[order.Channel]string
 	Logger                 *slog.Logger
+	// Registerer gets the metrics; nil for none.
+	Registerer prometheus.Registerer
 	// Stretch is how long a call of Poll goes on to the next page; 0 means a minute.
 	Stretch time.Duration
 }
@@ -49,6 +55,8 @@ type Options struct {
 type Poller struct {
 	Options
 	polling, backfilling way
+	versions             versions
+	falls                prometheus.Counter
 }
 
 // way is how the rows of polls, or of backfills, which have topics of their own, get to Kafka.
@@ -65,7 +73,7 @@ func New(o Options) *Poller {
 	if o.Stretch == 0 {
 		o.Stretch = time.Minute
 	}
-	return &Poller{Options: o}
+	return &Poller{Options: o, falls: newFalls(o.Registerer)}
 }
 
 // Poll does a stretch of a poll: it reads and publishes pages until the end of the source, or until the
@@ -88,6 +96,8 @@ func (p *Poller) Poll(ctx context.Context, task order.PollTask, progress func(or
 func (p *Poller) poll(ctx context.Context, task order.PollTask, progress func(order.PollState) bool) (order.PollState, error) {
 	until := time.Now().Add(p.Stretch)
 	s := &stretch{Poller: p, task: task, state: task.State}
+	s.succeed()
+	s.task.State = s.state
 	if task.Begin {
 		if err := s.begin(ctx); err != nil {
 			return task.State, err
@@ -109,6 +119,7 @@ func (p *Poller) poll(ctx context.Context, task order.PollTask, progress func(or
 		}
 		if !page.tooMuch {
 			if err := s.publish(ctx, page); err != nil {
+				progress(s.state) // which has the letters that are written, and not the page
 				return s.state, err
 			}
 		}
@@ -142,6 +153,19 @@ func (s *stretch) way() *way {
 	return &s.polling
 }
 
+// succeed takes over from a release that published rows without a version as they were. What that one has read
+// stays as it was published: another identity would make a second event of it, an invoice twice say, and another
+// version under the same identity a dead letter.
+func (s *stretch) succeed() {
+	if s.state.Derives {
+		return
+	}
+	s.state.Derives = true
+	if s.state.Cursor != "" && !s.task.Backfill {
+		s.state.FormerUntil = s.state.ChangedUntil
+	}
+}
+
 // begin finds the place where a poll begins.
 func (s *stretch) begin(ctx context.Context) error {
 	last := s.task.State
@@ -149,6 +173,7 @@ func (s *stretch) begin(ctx context.Context) error {
 		PageSize: 2 * last.PageSize,
 		Cursor:   last.Cursor, From: last.From, ReadUntil: last.ReadUntil,
 		ChangedUntil: last.ChangedUntil, KnownUntil: last.ChangedUntil, BadBefore: last.Bad,
+		Derives: last.Derives, FormerUntil: last.FormerUntil, Fall: remembered(last.Fall),
 		StartedAt: time.Now().UTC(), More: true, Anew: last.Cursor == "",
 	}
 	var cursor erp.Cursor

@@ -23,8 +23,8 @@ type batch struct {
 	// rows are those of the messages.
 	rows    []erp.Row
 	letters []letter
-	// told tells whether an attempt before this one has seen to the letter of a row.
-	told func(erp.Row) bool
+	// told are the bad rows whose letter is written, or which are in a topic, where the starter makes one of them.
+	told []erp.Row
 	// bad are the rows that are no events or too large, of before too.
 	bad      badRows
 	firstBad string
@@ -41,11 +41,16 @@ type letter struct {
 // remembered, and left out then. Of an order that is its first events, by what publish.Producer promises, so
 // that the rest still comes in order.
 func (s *stretch) publish(ctx context.Context, page fetched) error {
-	recent := &s.way().recent
-	b := &batch{
-		bad:  newBadRows(s.state, page.asked),
-		told: func(row erp.Row) bool { return recent.has(letterDigest(row), s.state.StartedAt) },
+	b := &batch{bad: newBadRows(s.state, page.asked)}
+	if err := s.publishAll(ctx, page, b); err != nil {
+		s.state.Bad, s.state.BadUntil = newBadRows(s.state, page.asked).half(b.told)
+		return err
 	}
+	s.moved(page, b)
+	return nil
+}
+
+func (s *stretch) publishAll(ctx context.Context, page fetched, b *batch) error {
 	rows, err := s.sift(ctx, page, &b.counts)
 	if err != nil {
 		return err
@@ -62,9 +67,9 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 		switch row := b.rows[i]; {
 		case failure != nil:
 		case row.Rejected != nil:
-			recent.add(letterDigest(row))
+			b.told = append(b.told, row)
 		default:
-			recent.add(eventDigest(row))
+			s.way().recent.add(eventDigest(row))
 			b.counts.Published++
 		}
 	}
@@ -80,9 +85,8 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 		if err := s.Producer.DeadLetter(ctx, letter.DeadLetter); err != nil {
 			return &order.Failure{Type: KafkaUnavailable, Err: err}
 		}
-		recent.add(letterDigest(letter.row))
+		b.told = append(b.told, letter.row)
 	}
-	s.moved(page, b)
 	return nil
 }
 
@@ -91,7 +95,8 @@ func (s *stretch) publish(ctx context.Context, page fetched) error {
 // has no topic goes to the dead-letter topic directly. Either happens once for each row.
 func (b *batch) add(row erp.Row, topic string, asked time.Time) {
 	bad := row.Rejected != nil || topic == ""
-	if (bad || b.bad.any()) && b.bad.again(row) || bad && b.bad.forgotten(row) {
+	told := (bad || b.bad.any()) && b.bad.told(row)
+	if !told && ((bad || b.bad.any()) && b.bad.again(row) || bad && b.bad.forgotten(row)) {
 		b.counts.Repeated++
 		return
 	}
@@ -100,9 +105,11 @@ func (b *batch) add(row erp.Row, topic string, asked time.Time) {
 		b.reject(row, row.Rejected.Error())
 	case bad:
 		b.reject(row, noTopic(row))
+	case told:
+		b.reject(row, string(order.ValueTooLarge))
 	}
 	switch {
-	case bad && b.told(row):
+	case told:
 		return
 	case topic == "":
 		b.letters = append(b.letters, letter{letterOf(row, asked, noTopic(row)), row})
@@ -126,9 +133,7 @@ func (b *batch) refuse(row erp.Row, topic string, asked time.Time, why error) {
 		l.Reason = order.ValueTooLarge
 		b.reject(row, l.Detail)
 	}
-	if !b.told(row) {
-		b.letters = append(b.letters, letter{l, row})
-	}
+	b.letters = append(b.letters, letter{l, row})
 }
 
 func (b *batch) reject(row erp.Row, why string) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -158,6 +159,8 @@ type bundle struct {
 	kafka  *devstack.Kafka
 	target *target.Target
 	log    *strings.Builder
+	// registry gets the metrics of the next process; nil for none.
+	registry prometheus.Registerer
 }
 
 func setup(t *testing.T) *bundle {
@@ -188,7 +191,7 @@ func (b *bundle) restart(t *testing.T) {
 		Source: b.source, Producer: producer, Ledger: b.target,
 		Topics:         map[order.Channel]string{order.Online: "online", order.Store: "store"},
 		BackfillTopics: map[order.Channel]string{order.Online: "online.backfill"},
-		Logger:         slog.New(slog.NewTextHandler(b.log, nil)),
+		Registerer:     b.registry, Logger: slog.New(slog.NewTextHandler(b.log, nil)),
 	})
 }
 

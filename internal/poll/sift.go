@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
 	"ordersync/internal/target"
@@ -36,7 +38,9 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 		since = s.state.StartedAt
 	}
 	for _, row := range page.Rows {
-		key := target.KeyOf(row.Event)
+		if !row.ChangedAt.IsZero() && !row.ChangedAt.After(s.state.FormerUntil) {
+			row = row.Former()
+		}
 		switch {
 		case row.Rejected != nil:
 		case s.task.Backfill && !row.Event.Versioned():
@@ -46,26 +50,66 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 			counts.Known++
 			continue
 		case s.state.Anew, readBefore(row, s.state.KnownUntil, page.asked):
-			ask = append(ask, key)
+			ask = append(ask, keysOf(row)...)
 		}
 		rows = append(rows, row)
 	}
 	known, err := s.known(ctx, ask)
-	if err != nil || len(known) == 0 {
-		return rows, err
+	if err != nil {
+		return nil, err
 	}
 	left := rows[:0]
 	for _, row := range rows {
-		if row.Rejected == nil {
-			// Another event of this identity becomes a dead letter, once the target has refused it.
-			if entry, ok := known[target.KeyOf(row.Event)]; ok && entry.Is(row.Event) {
-				counts.Known++
-				continue
-			}
+		if row.Rejected == nil && arrived(row, known) {
+			counts.Known++
+			continue
 		}
 		left = append(left, row)
 	}
+	s.watchVersions(ctx, left)
 	return left, nil
+}
+
+// arrived returns whether the ledger has a row's event, under its identity or as a release before published it.
+// Another event of the same identity becomes a dead letter, once the target has refused it.
+func arrived(row erp.Row, known map[target.EventKey]target.Entry) bool {
+	if entry, ok := known[target.KeyOf(row.Event)]; ok && is(entry, row.Event) {
+		return true
+	}
+	if row.Earlier == uuid.Nil {
+		return false
+	}
+	former := formerEvent(row)
+	entry, ok := known[target.KeyOf(former)]
+	return ok && is(entry, former)
+}
+
+// formerEvent is the event of a row as a release before published it, as far as the ledger knows it.
+func formerEvent(row erp.Row) order.Event {
+	e := row.Event
+	e.ID, e.Version = row.Earlier, 0
+	return e
+}
+
+// is returns whether an entry is that of an event. The version of an invoice, which may be its order's, only says
+// behind which update it belongs, and may be another when the invoice is read again.
+func is(entry target.Entry, e order.Event) bool {
+	if e.Kind == order.Invoice && entry.Digest != "" {
+		e.Version = entry.Version
+		return entry.Is(e) && entry.Digest == e.Digest
+	}
+	return entry.Is(e)
+}
+
+// keysOf are the keys under which the ledger may have a row's event: its own, and that of a release before.
+func keysOf(row erp.Row) []target.EventKey {
+	keys := []target.EventKey{target.KeyOf(row.Event)}
+	if row.Earlier != uuid.Nil {
+		if key := target.KeyOf(formerEvent(row)); key != keys[0] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 // readBefore tells whether a row may have been read by the polls before one that began with knownUntil.

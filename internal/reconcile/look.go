@@ -17,21 +17,39 @@ import (
 type side struct {
 	there   bool
 	version int64 // 0 if it has none
+	// derived reports that the ERP has no version of its own, and this one comes from the time of its change.
+	derived bool
 	data    order.Meaning
 }
 
 // pair is an order at both ends.
 type pair struct{ erp, target side }
 
+// firstDerived is below every version that comes from a time, in microseconds since 1970, after 1973. The version of
+// an order that is lower was the ERP's own, whatever its list of orders says of versions today.
+const firstDerived = 100_000_000_000_000
+
+// erpVersion is the ERP's version as far as it can be compared with the target's; 0 where it cannot.
+func (p pair) erpVersion() int64 {
+	if p.erp.derived && p.target.version < firstDerived {
+		return 0
+	}
+	return p.erp.version
+}
+
 // drift is the class of a pair, before anything else is known of it; empty where both ends agree.
 func (p pair) drift() order.Drift {
-	versioned := p.erp.version > 0 && p.target.version > 0
+	erpVersion := p.erpVersion()
+	versioned := erpVersion > 0 && p.target.version > 0
 	switch {
 	case !p.target.there:
 		return order.DriftMissing
-	case versioned && p.target.version < p.erp.version:
+	case p.erp.derived && p.target.data == p.erp.data:
+		// The time may be that of something else: the creation, which the target has, or an invoice.
+		return ""
+	case versioned && p.target.version < erpVersion:
 		return order.DriftStale
-	case versioned && p.target.version > p.erp.version:
+	case versioned && p.target.version > erpVersion:
 		return order.DriftAhead
 	case p.target.data != p.erp.data:
 		return order.DriftDifferent
@@ -70,7 +88,7 @@ func (l *look) first(orders []erp.Order) (size int) {
 }
 
 func sideOf(o erp.Order) side {
-	return side{there: true, version: o.Version, data: order.MeaningOf(o.Data)}
+	return side{there: true, version: o.Version, derived: o.Derived, data: order.MeaningOf(o.Data)}
 }
 
 // readTarget takes the target's side of all orders in.
@@ -126,7 +144,7 @@ func (l *look) second(ctx context.Context) ([]order.Finding, error) {
 		}
 		finding := order.Finding{
 			SyncID: id, Class: now.drift(), Channel: o.Channel, ChangedAt: o.ChangedAt,
-			ERPVersion: now.erp.version, TargetVersion: now.target.version, Why: underway[id],
+			ERPVersion: now.erpVersion(), TargetVersion: now.target.version, Why: underway[id],
 		}
 		switch {
 		case finding.Class == "":
@@ -235,12 +253,12 @@ func (l *look) explain(ctx context.Context, findings []order.Finding) error {
 		}
 		at[f.SyncID] = i
 		repairable = append(repairable, f.SyncID)
-		if f.Class == order.DriftDifferent {
+		if f.Class == order.DriftDifferent || l.found[f.SyncID].erp.derived {
 			different = append(different, f.SyncID)
 		}
 	}
 	err := l.target.Skips(ctx, repairable, func(id string, version int64) {
-		if f := &findings[at[id]]; version == f.ERPVersion {
+		if f := &findings[at[id]]; version == f.ERPVersion || version == l.found[id].erp.version {
 			f.Class, f.Why = order.DriftAmended, "an operator skipped the ERP's event"
 		}
 	})

@@ -24,6 +24,58 @@ import (
 	"ordersync/internal/topics"
 )
 
+// An ERP without versions: those of its changes come from their times, and so do those of its list of orders.
+func TestVersionsThatComeFromTimes(t *testing.T) {
+	b := withKafka(setup(t))
+	at := old.UnixMicro()
+	put := func(id string, version int64, data string) {
+		b.books.put(id, version, data)
+		o := b.books.orders[id]
+		o.Derived = true
+		b.books.orders[id] = o
+	}
+	put("1", at, data(1))
+	b.row("1", at, data(1))
+	put("2", at, data(2))
+	b.row("2", at-7, data(2)) // the creation's time, a little before that of the row
+	put("3", at, data(3))
+	b.row("3", at+7, data(3)) // the same data, all the same
+	put("4", at, data(4))
+	b.row("4", at-7, data(40))
+	put("5", at, data(5))
+	b.row("5", at+7, data(50))
+	put("6", at, data(6))
+	b.row("6", at, data(60))
+	put("7", at, data(7)) // missing
+	put("8", at, data(8))
+	b.row("8", 0, data(80)) // written by a release before
+	put("9", at, data(9))
+	b.row("9", 3, data(90)) // the changes have versions, and the list of orders has none
+	put("10", at, data(10))
+	b.row("10", at-7, data(100)) // amended
+	require.NoError(t, b.target.RecordAction(t.Context(), amend("10", data(10))))
+	put("11", at, data(11))
+	b.row("11", at-7, data(110)) // somebody skipped that version
+	b.skip("11", at)
+
+	w := walkOf(100)
+	w.Found.Repair = true
+	f := b.run(w)
+	require.Equal(t, map[string]order.Drift{
+		"4": order.DriftStale, "5": order.DriftAhead, "6": order.DriftDifferent, "7": order.DriftMissing, "8": order.DriftDifferent, "9": order.DriftDifferent,
+		"10": order.DriftAmended, "11": order.DriftAmended,
+	}, classes(t, f))
+	require.EqualValues(t, 5, f.Repaired)
+	versions := map[string]int64{}
+	for id, e := range b.published(5) {
+		versions[id] = e.Version
+		b.row(id, max(e.Version, 3), string(e.Data)) // as they are applied
+	}
+	// Where the target has no such version, one would make versions of the ERP's own stale.
+	require.Equal(t, map[string]int64{"4": at, "6": at, "7": 0, "8": 0, "9": 0}, versions)
+	require.Equal(t, map[string]order.Drift{"5": order.DriftAhead, "10": order.DriftAmended, "11": order.DriftAmended}, classes(t, b.run(walkOf(100))))
+}
+
 // Every class, in pages of every kind: smaller than what there is, just as large, larger.
 func TestClasses(t *testing.T) {
 	registry := prometheus.NewRegistry()

@@ -74,11 +74,12 @@ func (w *walk) repair(ctx context.Context, orders map[string]erp.Order, findings
 }
 
 // event is the ERP's state of an order as an event. Its id is that of the run and what is published,
-// so that it is the same in each attempt.
+// so that it is the same in each attempt. Its version is the finding's: one that comes from a time is left out where
+// the target has none like it, as it would make later versions of the ERP's own stale.
 func (w *walk) event(f order.Finding, o erp.Order) order.Event {
 	e := order.Event{
-		SyncID: o.SyncID, Kind: order.Update, Version: o.Version, Data: o.Data, Channel: o.Channel, OccurredAt: o.ChangedAt,
-		ID: w.id(fmt.Appendf(nil, "%s/%d/%x", o.SyncID, o.Version, order.MeaningOf(o.Data))),
+		SyncID: o.SyncID, Kind: order.Update, Version: f.ERPVersion, Data: o.Data, Channel: o.Channel, OccurredAt: o.ChangedAt,
+		ID: w.id(fmt.Appendf(nil, "%s/%d/%x", o.SyncID, f.ERPVersion, order.MeaningOf(o.Data))),
 	}
 	if f.Class == order.DriftMissing {
 		e.Kind = order.Creation

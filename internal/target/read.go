@@ -44,6 +44,27 @@ func (t *Target) Order(ctx context.Context, syncID string) (Row, bool, error) {
 	return row, true, nil
 }
 
+// Versions reads the versions of orders. One that the target lacks, or that has no version, is not in the answer.
+func (t *Target) Versions(ctx context.Context, syncIDs []string) (map[string]int64, error) {
+	versions := make(map[string]int64, len(syncIDs))
+	for chunk := range slices.Chunk(syncIDs, lookUpChunk) {
+		err := t.stream(ctx, `SELECT sync_id, version FROM orders WHERE version IS NOT NULL AND sync_id IN (`+places(len(chunk))+`)`,
+			anys(chunk), func(rows *sql.Rows) error {
+				var id string
+				var version int64
+				if err := rows.Scan(&id, &version); err != nil {
+					return err
+				}
+				versions[id] = version
+				return nil
+			})
+		if err != nil {
+			return nil, fmt.Errorf("look up the versions of %d orders: %w", len(syncIDs), err)
+		}
+	}
+	return versions, nil
+}
+
 // EventKey is an event's identity.
 type EventKey struct {
 	SyncID string
