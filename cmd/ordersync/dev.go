@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 
 	"ordersync/internal/config"
 	"ordersync/internal/devstack"
+	"ordersync/internal/envfile"
 	"ordersync/internal/pod"
 	"ordersync/internal/telemetry"
 )
@@ -34,7 +38,9 @@ The data stays in the directory: after a Ctrl-C, or a kill -9, a start with the 
 where it was. It needs "temporal" and mariadbd or mysqld, which make setup installs. It is no way
 to run ordersync for real: it does not survive a power cut, and its passwords are public.
 
-KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded server with yours.
+KAFKA_BROKERS, TEMPORAL_ADDRESS and MYSQL_DSN, where set, replace the embedded server with yours. Where a
+shell has them from the file env of this directory, they name the embedded servers, which are started again
+on their ports.
 
 With --erp it starts at the ERP: a simulated one, whose orders grow as you look, and which is polled. It
 commits some changes late, tells some twice and some in the wrong order, and with --erp-outages is away
@@ -47,7 +53,10 @@ each start; what the shop has already is not applied again.` + environment(),
 		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d.app = a
-			if err := d.erp.check(a, c.Flags().Changed); err != nil {
+			if err := d.forgetOwn(c.Flags().Changed); err != nil {
+				return err
+			}
+			if err := d.erp.check(d.app, c.Flags().Changed); err != nil {
 				return err
 			}
 			return d.run(c.Context())
@@ -151,6 +160,69 @@ func (d *dev) run(ctx context.Context) (err error) {
 	return interrupted(ctx, err)
 }
 
+// forgetOwn takes out of the environment what a shell has from the directory's own stack, which has ended: as
+// servers of a person's own they would be waited for in vain. The servers come back on the ports that the
+// shell knows, unless a flag names others.
+func (d *dev) forgetOwn(given func(flag string) bool) error {
+	own, err := envfile.Read(devstack.OwnEnvFile(d.dataDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	environ := maps.Clone(d.environ)
+	var names []string
+	for name, value := range own {
+		if environ[name] == value {
+			delete(environ, name)
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	for _, server := range []struct {
+		flag, variable string
+		port           *int
+		address        func(string) string
+	}{
+		{"kafka-port", kafkaBrokers, &d.kafkaPort, func(value string) string { return value }},
+		{"temporal-port", temporalAddress, &d.temporalPort, func(value string) string { return value }},
+		{"mysql-port", mysqlDSN, &d.mysqlPort, func(value string) string {
+			dsn, err := mysql.ParseDSN(value)
+			if err != nil {
+				return ""
+			}
+			return dsn.Addr
+		}},
+	} {
+		if !slices.Contains(names, server.variable) || given(server.flag) {
+			continue
+		}
+		_, port, err := net.SplitHostPort(server.address(own[server.variable]))
+		if err != nil {
+			continue // the file is not as a stack writes it: the usual port is as good
+		}
+		if n, err := strconv.Atoi(port); err == nil {
+			*server.port = n
+		}
+	}
+	slices.Sort(names)
+	d.note("%s %s from an earlier stack in %s: its servers are started again", strings.Join(names, ", "), comes(len(names)), d.dataDir)
+	a := *d.app
+	a.environ = environ
+	d.app = &a
+	return nil
+}
+
+func comes(n int) string {
+	if n == 1 {
+		return "comes"
+	}
+	return "come"
+}
+
 // interrupted takes an error for what it is after a Ctrl-C: the end that was asked for.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -252,7 +324,7 @@ func (d *dev) welcome(stack *devstack.Stack) {
 	_ = t.flush() // the terminal is gone, if anything; the stack runs on
 	fmt.Fprintf(out, "\nTry next, in another terminal:\n\n")
 	if d.noPipeline {
-		fmt.Fprintf(out, "  . %s; bin/worker & bin/starter &\n", devstack.EnvFile(d.dir))
+		fmt.Fprintf(out, "  . %s; HTTP_ADDRESS=:8080 bin/worker & HTTP_ADDRESS=:8081 bin/starter &\n", devstack.EnvFile(d.dir))
 	}
 	next := []string{"wait", "order 10000001", "blocked"}
 	if d.erp.on {

@@ -4,6 +4,7 @@
 //
 //	DIR/lock               held while a stack runs; the pid of its process
 //	DIR/env                KAFKA_BROKERS, TEMPORAL_ADDRESS, MYSQL_DSN as shell lines; there while the stack is ready
+//	DIR/own-env            those of them whose server a stack started itself; it stays
 //	DIR/kafka, mysql, temporal   data
 //	DIR/{mysql,temporal}.pid     the child, so that the next start can end one that outlived its parent
 //	DIR/logs/*.log         what the engines say
@@ -180,7 +181,18 @@ func (s *Stack) WriteEnv(more map[string]string) error {
 		"MYSQL_DSN":        s.MySQLDSN(),
 	}
 	maps.Copy(values, more)
-	return writeEnv(s.options.Dir, values)
+	own := maps.Clone(values)
+	for name, external := range map[string]bool{
+		"KAFKA_BROKERS": s.kafka == nil, "TEMPORAL_ADDRESS": s.temporal == nil, "MYSQL_DSN": s.mysql == nil,
+	} {
+		if external {
+			delete(own, name)
+		}
+	}
+	if err := writeEnv(OwnEnvFile(s.options.Dir), own); err != nil {
+		return err
+	}
+	return writeEnv(EnvFile(s.options.Dir), values)
 }
 
 // Stop removes DIR/env and ends what Start started, each within ten seconds: SIGTERM first, then

@@ -50,13 +50,17 @@ func (l *dirLock) release() error { return l.file.Close() }
 // EnvFile is where a stack in dir says how to reach it.
 func EnvFile(dir string) string { return filepath.Join(dir, "env") }
 
-// writeEnv replaces DIR/env in one step, so that a reader finds all of it or nothing.
-func writeEnv(dir string, values map[string]string) error {
+// OwnEnvFile is where a stack in dir keeps which of its addresses are those of servers that it started
+// itself. Unlike EnvFile it stays: a shell may have the addresses of a stack that has ended.
+func OwnEnvFile(dir string) string { return filepath.Join(dir, "own-env") }
+
+// writeEnv replaces a file of shell lines in one step, so that a reader finds all of it or nothing.
+func writeEnv(path string, values map[string]string) error {
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		fmt.Fprintf(&text, "export %s='%s'\n", name, strings.ReplaceAll(values[name], "'", `'\''`))
 	}
-	return writeFile(EnvFile(dir), text.String())
+	return writeFile(path, text.String())
 }
 
 func removeEnv(dir string) error {
