@@ -176,6 +176,9 @@ func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
 	return a.fail(ctx, action.SyncID, err)
 }
 
+// CancelRequest is the name of the action of an order's workflow that was asked to cancel, which is no signal.
+const CancelRequest = "cancel"
+
 // sender is the identity that the history of a run gives for the nth signal of a name; the workflow
 // itself does not see it. A run that Temporal has forgotten was sent its signals by nobody known.
 func sender(ctx context.Context, audit Audit) (string, error) {
@@ -189,6 +192,9 @@ func sender(ctx context.Context, audit Audit) (string, error) {
 		}
 		if err != nil {
 			return "", err
+		}
+		if requested := event.GetWorkflowExecutionCancelRequestedEventAttributes(); requested != nil && audit.Action.Name == CancelRequest {
+			return requested.GetIdentity(), nil
 		}
 		if signaled := event.GetWorkflowExecutionSignaledEventAttributes(); signaled.GetSignalName() == audit.Action.Name {
 			if nth--; nth == 0 {

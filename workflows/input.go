@@ -27,6 +27,9 @@ const (
 	Rules = RulesCredit
 )
 
+// KnowsRules returns whether a worker of this build can go on with a run that follows those rules.
+func KnowsRules(rules int) bool { return rules >= OldestRules && rules <= Rules }
+
 // Settings are what a run goes by. They travel in its input, never from the worker's environment:
 // a setting that changed under an open run would make its replay differ.
 type Settings struct {

@@ -239,7 +239,13 @@ func (s *orderSync) noteTooLate(e order.Event, r order.Result) {
 // refuseCancel notes, once, that the workflow does not end for a request to cancel it.
 func (s *orderSync) refuseCancel() {
 	s.canceled = nil
-	s.remember("cancel", Amend{}, Refused, "refused: pending events would be lost; skip what is stuck, or terminate the run and replay from Kafka")
+	const effect = "refused: pending events would be lost; skip what is stuck, or terminate the run and replay from Kafka"
+	if s.rules() < RulesCredit || len(s.Audits) >= maxAudits {
+		s.remember(activities.CancelRequest, Amend{}, Refused, effect)
+		return
+	}
+	s.received[activities.CancelRequest] = 1 // a run gets one, and the audit finds its sender by the number
+	s.note(activities.CancelRequest, Amend{}, Refused, effect, nil)
 }
 
 // Bounds of the actions that wait to be recorded, and so of what an outage of the target leaves in

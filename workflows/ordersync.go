@@ -69,7 +69,7 @@ type orderSync struct {
 }
 
 func newOrderSync(ctx workflow.Context, in Input) *orderSync {
-	if r := in.Settings.Rules; r < OldestRules || r > Rules {
+	if r := in.Settings.Rules; !KnowsRules(r) {
 		// Failing the task, not the workflow: it goes on as soon as a worker comes that knows.
 		panic(fmt.Sprintf("the run follows rules %d and this worker knows %d to %d: deploy workers that know them, before starters", r, OldestRules, Rules))
 	}

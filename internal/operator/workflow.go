@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"ordersync/internal/order"
 	"ordersync/workflows"
 )
 
@@ -47,6 +48,13 @@ type Workflow struct {
 	SyncError  string `json:"sync_error,omitempty"`
 	// Attempts are the activities that are being retried.
 	Attempts []Attempt `json:"attempts"`
+	Channel  string    `json:"channel,omitempty"`
+	// HistoryEvents and HistoryBytes are the size of the run's history.
+	HistoryEvents int64 `json:"history_events"`
+	HistoryBytes  int64 `json:"history_bytes"`
+	// TaskAttempt is which attempt of a workflow task is under way or due, since TaskSince; 0 for none.
+	TaskAttempt int32      `json:"task_attempt,omitempty"`
+	TaskSince   *time.Time `json:"task_since,omitempty"`
 }
 
 // Attempt is an activity under way or waiting for its next attempt.
@@ -56,6 +64,31 @@ type Attempt struct {
 	LastFailure string     `json:"last_failure,omitempty"`
 	LastStarted *time.Time `json:"last_started,omitempty"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
+	// Paused is set where somebody has paused the activity: it waits until somebody unpauses it.
+	Paused *Pause `json:"paused,omitempty"`
+}
+
+// Pause is since when an activity is paused, and what Temporal says of who did it and why.
+type Pause struct {
+	At         time.Time `json:"at"`
+	By         string    `json:"by,omitempty"`
+	Reason     string    `json:"reason,omitempty"`
+	ActivityID string    `json:"activity_id"`
+}
+
+// UnpauseCommand lets a paused activity of an order go on.
+func (p Pause) UnpauseCommand(syncID string) string {
+	return "temporal activity unpause --workflow-id " + order.Typed(workflows.WorkflowID(syncID)) + " --activity-id " + p.ActivityID
+}
+
+// Paused is the first paused activity; nil if none is.
+func (w Workflow) Paused() *Pause {
+	for _, a := range w.Attempts {
+		if a.Paused != nil {
+			return a.Paused
+		}
+	}
+	return nil
 }
 
 // Running tells whether the workflow has not ended.
@@ -81,12 +114,21 @@ func Describe(ctx context.Context, c client.Client, syncID string) (Workflow, er
 		ID: id, RunID: info.GetExecution().GetRunId(), Status: info.GetStatus().String(),
 		StartedAt: info.GetStartTime().AsTime(), ClosedAt: instant(info.GetCloseTime()), Attempts: []Attempt{},
 		SyncStatus: keyword(info, workflows.SyncStatus.GetName()), SyncError: keyword(info, workflows.SyncError.GetName()),
+		Channel: keyword(info, workflows.Channel.GetName()), HistoryEvents: info.GetHistoryLength(), HistoryBytes: info.GetHistorySizeBytes(),
+	}
+	if task := d.GetPendingWorkflowTask(); task != nil {
+		w.TaskAttempt, w.TaskSince = task.GetAttempt(), instant(task.GetOriginalScheduledTime())
 	}
 	for _, a := range d.GetPendingActivities() {
-		w.Attempts = append(w.Attempts, Attempt{
+		attempt := Attempt{
 			Activity: a.GetActivityType().GetName(), Attempt: a.GetAttempt(), LastFailure: a.GetLastFailure().GetMessage(),
 			LastStarted: instant(a.GetLastStartedTime()), NextAttempt: instant(a.GetNextAttemptScheduleTime()),
-		})
+		}
+		if a.GetPaused() {
+			by := a.GetPauseInfo().GetManual()
+			attempt.Paused = &Pause{At: a.GetPauseInfo().GetPauseTime().AsTime(), By: by.GetIdentity(), Reason: by.GetReason(), ActivityID: a.GetActivityId()}
+		}
+		w.Attempts = append(w.Attempts, attempt)
 	}
 	return w, nil
 }

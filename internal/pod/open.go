@@ -7,9 +7,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"ordersync/internal/config"
 	"ordersync/internal/freshness"
 	"ordersync/internal/notice"
+	"ordersync/internal/operator"
 	"ordersync/internal/telemetry"
 )
 
@@ -32,7 +35,13 @@ func (p *process) open() (err error) {
 	}
 	p.health.Add("process", func(context.Context) error { return p.state.err() })
 
-	if p.temporal, err = NewTemporal(p.cfg, p.log, p.metrics.SDK); err != nil {
+	var interceptors []grpc.UnaryClientInterceptor
+	tasks := operator.NewTasks()
+	if p.worker {
+		interceptors = append(interceptors, tasks.Intercept)
+		p.health.Add("rules", func(context.Context) error { return tasks.Ready() })
+	}
+	if p.temporal, err = NewTemporal(p.cfg, p.log, p.metrics.SDK, interceptors...); err != nil {
 		return err
 	}
 	p.closeLater("Temporal client", func(context.Context) error { p.temporal.Close(); return nil })
@@ -49,6 +58,9 @@ func (p *process) open() (err error) {
 		}
 		p.closeLater("MySQL connections", func(context.Context) error { return p.target.Close() })
 		p.health.Add("mysql", p.target.CheckSchema)
+		p.watch = operator.NewWatch(operator.WatchOptions{
+			Temporal: p.temporal, TaskQueue: p.cfg.Temporal.TaskQueue, Target: p.target, Tasks: tasks, Registerer: p.metrics.Registry, Logger: p.log,
+		})
 		p.notices = notice.New(notice.Options{
 			WebhookURL: string(p.cfg.AlertWebhook), Registerer: p.metrics.Registry, Logger: p.log,
 		})

@@ -97,6 +97,7 @@ type process struct {
 	letters  *publish.Producer
 	target   *target.Target  // nil without a worker
 	notices  *notice.Notices // nil without a worker
+	watch    *operator.Watch // nil without a worker
 	intake   *intake.Intake  // nil without a starter
 	// What follows reads the ERP, and is nil without ERP_SOURCE or a worker. Each producer has one user, who
 	// relies on the order in which it publishes.
@@ -176,9 +177,8 @@ func (p *process) work(ctx context.Context) error {
 	if p.worker {
 		var beside sync.WaitGroup
 		besideCtx, stopBeside := context.WithCancel(context.WithoutCancel(ctx))
-		terminations := &operator.Terminations{Temporal: p.temporal, Target: p.target, Logger: p.log}
 		beside.Go(func() { p.notices.Run(besideCtx) })
-		beside.Go(func() { terminations.Run(besideCtx) })
+		beside.Go(func() { p.watch.Run(besideCtx) })
 		defer beside.Wait()
 		defer stopBeside()
 		stop, fatal, err := p.startWorker()

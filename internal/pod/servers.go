@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
 
 	"ordersync/internal/config"
 	"ordersync/internal/publish"
@@ -22,9 +24,13 @@ import (
 // clientID is how ordersync names itself to the brokers.
 const clientID = "ordersync"
 
-// NewTemporal makes a client without contacting the server. A nil metrics handler counts nothing.
-func NewTemporal(cfg config.Config, log *slog.Logger, metrics client.MetricsHandler) (client.Client, error) {
+// NewTemporal makes a client without contacting the server. A nil metrics handler counts nothing; the
+// interceptors see its calls.
+func NewTemporal(cfg config.Config, log *slog.Logger, metrics client.MetricsHandler, interceptors ...grpc.UnaryClientInterceptor) (client.Client, error) {
 	options := cfg.Temporal.Client
+	if len(interceptors) > 0 {
+		options.ConnectionOptions.DialOptions = append(slices.Clone(options.ConnectionOptions.DialOptions), grpc.WithChainUnaryInterceptor(interceptors...))
+	}
 	options.DataConverter = workflows.DataConverter()
 	options.Logger = telemetry.SDKLogger(log)
 	options.MetricsHandler = metrics

@@ -91,6 +91,9 @@ type Summary struct {
 	Failed int64 `json:"failed"`
 	// Waiting counts the offsets from Since on that the starters have not committed: they were not read.
 	Waiting int64 `json:"waiting"`
+	// Settled counts the runs of the order that had ended without completing: nothing of them is missing any more,
+	// as far as the topics have it. Workers settle those of a replay of many orders when their events have arrived.
+	Settled int64 `json:"settled,omitempty"`
 	// Orders is how many orders were sent something.
 	Orders int `json:"orders"`
 	// Problems say why events were not sent; the first of them.
@@ -143,6 +146,8 @@ type run struct {
 	channels map[string]order.Channel // of all topics
 	result   Summary
 	id       uuid.UUID
+	// began is the youngest end of a run of the order that was noted when the replay began, by Temporal's clock.
+	began time.Time
 	// buried are the records that are left to the dead-letter topic.
 	buried map[record]bool
 	// orders has a hash of each order that was sent something.
@@ -168,6 +173,17 @@ func recordOf(s order.Source) record {
 }
 
 func (r *run) run(ctx context.Context) error {
+	if r.Order != "" {
+		runs, err := r.Target.UnwellOf(ctx, r.Order)
+		if err != nil {
+			return err
+		}
+		for _, u := range runs {
+			if u.Trouble != order.TasksFail && u.Since.After(r.began) {
+				r.began = u.Since
+			}
+		}
+	}
 	if err := r.readDeadLetters(ctx); err != nil {
 		return err
 	}
@@ -200,7 +216,25 @@ func (r *run) run(ctx context.Context) error {
 	if r.Progress != nil {
 		r.Progress(r.result, total, total)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.settle(ctx)
+}
+
+// settle notes that the runs of the order which ended before the replay hold nothing more that a replay could
+// bring back. Only a replay of all that the topics have of the order, and that left nothing out, says so.
+func (r *run) settle(ctx context.Context) (err error) {
+	if r.began.IsZero() || r.DryRun || !r.Since.IsZero() || !r.Until.IsZero() || r.result.Failed > 0 || r.result.Overtaken > 0 {
+		return nil
+	}
+	if r.result.Settled, err = r.Target.SettleEnded(ctx, r.Order, r.began); err != nil || r.result.Settled == 0 {
+		return err
+	}
+	return r.Target.RecordAction(ctx, order.Action{
+		ID: uuid.NewSHA1(r.id, []byte(r.Order+"\x00settled")), SyncID: r.Order, Name: "replay", By: r.By, At: time.Now().UTC(), Reason: r.Why,
+		Effect: fmt.Sprintf("settled %d runs that had ended without completing: the topics have nothing more of theirs that the ledger lacks", r.result.Settled),
+	})
 }
 
 // readDeadLetters notes the records that are no business of a replay: those of letters that are open or

@@ -30,7 +30,7 @@ const (
 
 // created names the tables and the migrations that make them, for telling a table of somebody
 // else's before it is written to.
-var created = map[string]int64{"orders": 1, "invoices": 2, "order_events": 3, "operator_actions": 4, compatibilityTable: 6}
+var created = map[string]int64{"orders": 1, "invoices": 2, "order_events": 3, "operator_actions": 4, compatibilityTable: 6, "unwell_runs": 7}
 
 // schemaVersion is the number of the newest migration in this binary.
 var schemaVersion = sync.OnceValue(func() int64 {
