@@ -6,7 +6,8 @@
 //
 //	ERP ──poll──> Kafka ──starter──> Temporal ──worker──> MySQL
 //	  │             │                   │
-//	  │             │                   └ an order that is stuck: its event, by the workflow's answer
+//	  │             │                   ├ an order that is stuck: its event, by the workflow's answer
+//	  │             │                   ├ a run that failed or cannot go on: its events, as workers noted them
 //	  │             │                     a task that no worker takes: the age of the queue's head
 //	  │             └ a partition that lags: the record at the group's committed offset
 //	  └ a poll that is late: what it has not read may be as old as the last page that reached the end
@@ -52,8 +53,12 @@ type Probe struct {
 	// it publishes by itself.
 	Overlap time.Duration
 
+	// MaxRetrying is the number of retrying orders above which starters fetch nothing; 0 for no such number.
+	MaxRetrying int
+
 	// steps remembers what the orders asked for last are stuck on.
 	steps steps
+	heads heads
 }
 
 // Poll is how far the ERP is polled.
@@ -102,6 +107,11 @@ type Status struct {
 	Poll *Poll `json:"poll"`
 	// DeadLetters are those in their topic, whatever was done with them.
 	DeadLetters *int64 `json:"dead_letters"`
+	// Unwell counts the runs that ended without completing, or whose tasks fail, while events of theirs are
+	// missing; nil where there is no target to ask.
+	Unwell []target.UnwellCount `json:"unwell"`
+	// Stalled are first unfinished records that the starters do not get past.
+	Stalled []Stalled `json:"stalled"`
 	// Problems say what could not be looked up.
 	Problems []string `json:"problems"`
 }
@@ -134,6 +144,7 @@ const (
 	InKafka     = "kafka"      // for a starter
 	InTaskQueue = "task_queue" // in Temporal, for a worker; of which channel is not known
 	InOrder     = "order"      // its order is stuck
+	InRun       = "run"        // its run ended without completing, or cannot go on
 )
 
 // Oldest is an event that is not in the target yet.
@@ -147,8 +158,10 @@ type Oldest struct {
 	SyncID string `json:"sync_id,omitempty"`
 	// Record is its place in Kafka (topic/partition/offset).
 	Record string `json:"record,omitempty"`
-	// Stuck is the order's status, retrying or blocked.
+	// Stuck is the order's status, retrying or blocked, or the trouble of its run.
 	Stuck string `json:"stuck,omitempty"`
+	// Paused tells that somebody has paused the step, so that it does not heal by itself.
+	Paused bool `json:"paused,omitempty"`
 }
 
 // Backfill is how much of a channel's backfill is to be read.

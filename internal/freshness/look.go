@@ -41,7 +41,17 @@ type findings struct {
 
 	paces     map[string]target.Pace
 	targetErr error
+
+	unwell    []target.UnwellCount
+	runs      []order.UnwellRun // the longest unwell ones
+	unwellErr error
+
+	stalled    []Stalled
+	stalledErr error
 }
+
+// unwellRuns is how many unwell runs are asked for to find the oldest event.
+const unwellRuns = 1000
 
 // Look looks once. The Status has what could be looked up, also where there is an error.
 func (p *Probe) Look(ctx context.Context) (Status, error) {
@@ -64,11 +74,25 @@ func (p *Probe) Look(ctx context.Context) (Status, error) {
 			defer cancel()
 			f.paces, f.targetErr = p.Target.Recent(ctx, rateWindow)
 		})
+		parts.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			if f.unwell, f.unwellErr = p.Target.CountUnwell(ctx); f.unwellErr == nil && len(f.unwell) > 0 {
+				f.runs, f.unwellErr = p.Target.Unwell(ctx, unwellRuns)
+			}
+		})
 	}
 	parts.Wait()
+	if f.kafkaErr == nil && f.stuckErr == nil {
+		var retrying int64
+		for _, n := range f.stuck.Retrying {
+			retrying += n
+		}
+		f.stalled, f.stalledErr = p.stalled(ctx, f.backlogs, retrying)
+	}
 
 	s := p.status(f, now)
-	errs := []error{f.pollErr, f.kafkaErr, f.backfillErr, f.lettersErr, f.queueErr, f.stuckErr, f.targetErr}
+	errs := []error{f.pollErr, f.kafkaErr, f.backfillErr, f.lettersErr, f.queueErr, f.stuckErr, f.targetErr, f.unwellErr, f.stalledErr}
 	for _, err := range errs {
 		if err != nil {
 			s.Problems = append(s.Problems, err.Error())
@@ -91,7 +115,10 @@ func (p *Probe) deadLetters(ctx context.Context) (int64, error) {
 
 // status is what the findings come to at now.
 func (p *Probe) status(f findings, now time.Time) Status {
-	s := Status{At: now, Channels: []Channel{}, Backfills: []Backfill{}, TaskQueue: f.queue, Problems: []string{}}
+	s := Status{At: now, Channels: []Channel{}, Backfills: []Backfill{}, TaskQueue: f.queue, Problems: []string{}, Stalled: f.stalled}
+	if p.Target != nil && f.unwellErr == nil {
+		s.Unwell = append([]target.UnwellCount{}, f.unwell...)
+	}
 	if f.lettersErr == nil {
 		s.DeadLetters = &f.letters
 	}
@@ -132,7 +159,7 @@ func (p *Probe) channel(channel order.Channel, f findings, now time.Time) Channe
 			c.P50, c.P99 = &p50, &p99
 		}
 	}
-	if f.kafkaErr == nil && f.stuckErr == nil && f.queueErr == nil && f.pollErr == nil {
+	if f.kafkaErr == nil && f.stuckErr == nil && f.queueErr == nil && f.pollErr == nil && f.unwellErr == nil {
 		age, waiting := 0.0, 0.0
 		for _, o := range p.unsynced(channel, f, now) {
 			if c.Oldest == nil || o.At.Before(c.Oldest.At) {
@@ -156,6 +183,11 @@ func (p *Probe) unsynced(channel order.Channel, f findings, now time.Time) []Old
 				At: b.head.at, Where: InKafka, Since: b.head.since, SyncID: b.head.syncID,
 				Record: fmt.Sprintf("%s/%d/%d", b.Topic, b.Partition, b.head.offset),
 			})
+		}
+	}
+	for _, u := range f.runs {
+		if order.Channel(u.Channel) == channel {
+			unsynced = append(unsynced, Oldest{At: u.Oldest(), Where: InRun, Since: u.Since, SyncID: u.SyncID, Stuck: string(u.Trouble)})
 		}
 	}
 	if f.queue.OldestSeconds > 0 {

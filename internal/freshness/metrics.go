@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"ordersync/internal/order"
 )
 
 // How often the metrics are brought up to date: the looking takes a twentieth of the time at most,
@@ -101,6 +103,7 @@ var (
 	tasksDesc    = describe("waiting_tasks", "Tasks that wait for a worker, about.")
 	workersDesc  = describe("workers", "Workers that polled the task queue in the last minutes.")
 	lettersDesc  = describe("dead_letters", "Letters in the dead-letter topic, whatever was done with them.")
+	stalledDesc  = describe("stalled", "Partitions whose first unfinished record the starters do not get past, by why: not_taken (Temporal does not take it), no_letter (its dead letter cannot be written), run_full (its order's run has as much as it can hold).", "trouble")
 	readDesc     = describe("poll_read_until_timestamp_seconds", "When the last completed poll asked for the page with which it reached the end of the ERP's changes.")
 	lookedDesc   = describe("looked_timestamp_seconds", "When this was looked up. What is stuck goes on growing older; all else stays as it was then.")
 )
@@ -108,7 +111,7 @@ var (
 // Describe implements prometheus.Collector.
 func (x *Exporter) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		ageDesc, waitingDesc, lagDesc, retryingDesc, blockedDesc, backfillDesc, tasksDesc, workersDesc, lettersDesc, readDesc, lookedDesc,
+		ageDesc, waitingDesc, lagDesc, retryingDesc, blockedDesc, backfillDesc, tasksDesc, workersDesc, lettersDesc, stalledDesc, readDesc, lookedDesc,
 	} {
 		ch <- d
 	}
@@ -151,6 +154,15 @@ func (x *Exporter) Collect(ch chan<- prometheus.Metric) {
 		gauge(workersDesc, float64(q.Pollers))
 	}
 	count(lettersDesc, s.DeadLetters)
+	for _, trouble := range []order.Trouble{order.NotTaken, order.NoLetter, order.RunFull} {
+		n := 0
+		for _, one := range s.Stalled {
+			if one.Trouble == trouble {
+				n++
+			}
+		}
+		gauge(stalledDesc, float64(n), string(trouble))
+	}
 	if s.Poll != nil && !s.Poll.ReadUntil.IsZero() {
 		gauge(readDesc, float64(s.Poll.ReadUntil.UnixMilli())/1000)
 	}

@@ -67,12 +67,13 @@ func (p *Probe) waiting(ctx context.Context, g operator.Glance, workers bool) ma
 	for _, of := range g.Oldest {
 		orders = append(orders, of...)
 	}
+	_ = operator.Conditions(ctx, p.Temporal, orders) // what is not known is shown as it is without
 	times := p.steps.occurred(ctx, p.Temporal, orders, workers)
 	waiting := map[order.Channel][]Oldest{}
 	for i, o := range orders {
 		channel := order.Channel(o.Channel)
 		if o.Since != nil {
-			waiting[channel] = append(waiting[channel], Oldest{At: times[i], Where: InOrder, Since: o.Since.UTC(), SyncID: o.SyncID, Stuck: o.Status})
+			waiting[channel] = append(waiting[channel], Oldest{At: times[i], Where: InOrder, Since: o.Since.UTC(), SyncID: o.SyncID, Stuck: o.Status, Paused: o.Paused != nil})
 		}
 	}
 	return waiting

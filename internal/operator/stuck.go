@@ -30,6 +30,10 @@ type StuckOrder struct {
 	Step      *workflows.PendingEvent `json:"step,omitempty"`
 	LastError string                  `json:"last_error,omitempty"`
 	Pending   int                     `json:"pending_count,omitempty"`
+	// Paused is set where somebody has paused its step, so that it does not heal by itself.
+	Paused *Pause `json:"paused,omitempty"`
+	// TasksFail tells that its workflow tasks fail, so that it cannot be asked.
+	TasksFail bool `json:"tasks_fail,omitempty"`
 }
 
 // pageSize is how many workflows are listed in one call, the server's own default limit.
@@ -73,6 +77,26 @@ func listPage(ctx context.Context, c client.Client, r *workflowservice.ListWorkf
 	return c.ListWorkflow(ctx, r)
 }
 
+// Conditions finds out which of the orders somebody has paused, and whose workflow tasks fail, several at once. It
+// needs no worker.
+func Conditions(ctx context.Context, c client.Client, orders []StuckOrder) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runsAtOnce)
+	for i := range orders {
+		group.Go(func() error {
+			w, err := Describe(ctx, c, orders[i].SyncID)
+			if err == nil {
+				orders[i].Paused, orders[i].TasksFail = w.Paused(), w.Running() && w.TaskAttempt >= failingAttempt
+			}
+			if errors.Is(err, ErrNoWorkflow) {
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
+
 // Detail asks each order what it is stuck on, several at once. It gives up at the
 // first that no worker answers for, with ErrNoWorker: the others would take as long.
 func Detail(ctx context.Context, c client.Client, orders []StuckOrder) error {
@@ -82,11 +106,14 @@ func Detail(ctx context.Context, c client.Client, orders []StuckOrder) error {
 	group.SetLimit(atOnce)
 	for i := range orders {
 		group.Go(func() error {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || orders[i].TasksFail {
 				return nil
 			}
 			state, err := State(ctx, c, orders[i].SyncID)
 			switch {
+			case errors.Is(err, ErrTasksFail):
+				orders[i].TasksFail = true
+				return nil // the others' may work
 			case errors.Is(err, ErrNoWorker):
 				noWorker.Store(true)
 				return err

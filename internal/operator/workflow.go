@@ -35,6 +35,24 @@ var ErrNoWorkflow = errors.New("the order has no workflow")
 // ErrNoWorker is the error of a question that only a worker can answer, when none does in time.
 var ErrNoWorker = errors.New("no worker answers: is one running (ordersync dev, or the worker pods)?")
 
+// ErrTasksFail is the error of a question to a run that no worker can answer, as its workflow tasks fail. It is
+// an ErrNoWorker as well, for those to whom the difference does not matter.
+var ErrTasksFail error = tasksFailError{}
+
+type tasksFailError struct{}
+
+func (tasksFailError) Error() string {
+	return "no worker can answer for the order: its workflow tasks fail, by what the workers' log says"
+}
+
+func (tasksFailError) Is(err error) bool { return err == ErrNoWorker }
+
+// tasksFail returns whether a workflow task of an order's run is at a further attempt.
+func tasksFail(c client.Client, syncID string) bool {
+	w, err := Describe(context.Background(), c, syncID)
+	return err == nil && w.Running() && w.TaskAttempt > 1
+}
+
 // Workflow is an order's workflow as the Temporal server knows it.
 type Workflow struct {
 	ID        string     `json:"id"`
@@ -134,7 +152,7 @@ func Describe(ctx context.Context, c client.Client, syncID string) (Workflow, er
 }
 
 // State asks a worker what the order waits for. The error is ErrNoWorkflow or ErrNoWorker where one
-// is missing.
+// is missing, and ErrTasksFail where none can answer.
 func State(ctx context.Context, c client.Client, syncID string) (workflows.State, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
@@ -155,6 +173,9 @@ func State(ctx context.Context, c client.Client, syncID string) (workflows.State
 	case errors.As(err, &notFound):
 		return workflows.State{}, ErrNoWorkflow
 	case errors.As(err, &deadline), errors.As(err, &noPoller), errors.As(err, &notReady), ctx.Err() != nil:
+		if tasksFail(c, syncID) {
+			return workflows.State{}, fmt.Errorf("%w (%w)", ErrTasksFail, err)
+		}
 		return workflows.State{}, fmt.Errorf("%w (%w)", ErrNoWorker, err)
 	default:
 		return workflows.State{}, fmt.Errorf("ask order %s for its state: %w", syncID, err)

@@ -23,7 +23,7 @@ func NewProbe(cfg config.Config, transport kafka.RoundTripper, temporal client.C
 		Temporal: temporal, Namespace: cfg.Temporal.Client.Namespace, TaskQueue: cfg.Temporal.TaskQueue,
 		Target:  target,
 		Polled:  func(ctx context.Context) (freshness.Poll, bool, error) { return polled(ctx, temporal) },
-		Overlap: cfg.ERP.Overlap,
+		Overlap: cfg.ERP.Overlap, MaxRetrying: cfg.MaxRetrying,
 	}
 }
 
