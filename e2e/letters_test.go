@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
+	"ordersync/internal/pod"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/topics"
@@ -331,23 +331,24 @@ func TestOverflowBehindABlockedOrder(t *testing.T) {
 		short     int // with -short: still more than fits
 		bytes     int // of an event's data, about
 		versioned bool
+		away      bool // the dead-letter topic, until the order's run is full
 	}{
-		"many, by arrival":  {5000, 1200, 10, false},
-		"large, by version": {1500, 600, 2000, true},
+		"many, by arrival":                               {5000, 1200, 10, false, false},
+		"large, by version":                              {1500, 600, 2000, true, false},
+		"more than a run can hold":                       {20_000, 800, 4000, true, false},
+		"more than a run can hold, letters wait as well": {20_000, 3000, 4000, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := tc.events
-			if testing.Short() {
+			if testing.Short() || tc.away && os.Getenv("ORDERSYNC_E2E_LONG") == "" {
 				n = tc.short
 			}
-			overflow(t, n, tc.bytes, tc.versioned)
+			overflow(t, n, tc.bytes, tc.versioned, tc.away)
 		})
 	}
 }
 
-const hot = "hot"
-
-func overflow(t *testing.T, n, bytes int, versioned bool) {
+func overflow(t *testing.T, n, bytes int, versioned, away bool) {
 	s := seed(t)
 	b := setup(t)
 	exec := func(statement string) {
@@ -356,28 +357,19 @@ func overflow(t *testing.T, n, bytes int, versioned bool) {
 		require.NoError(t, err)
 	}
 	exec("ALTER TABLE orders ADD CONSTRAINT team_check CHECK (sync_id <> '" + hot + "')")
+	if away {
+		b.dropDeadLetterTopic()
+	}
 	b.run()
 
 	others := orders(s, 50)
-	events := make([]order.Event, n)
-	messages := make([]kafka.Message, n)
-	for i := range events {
-		e := order.Event{
-			SyncID: hot, Kind: order.Update, ID: uuid.New(), Channel: order.Online, OccurredAt: time.Now().UTC(),
-			Data: fmt.Appendf(nil, `{"n":%d,"note":%q}`, i, strings.Repeat("x", bytes)),
-		}
-		if i == 0 {
-			e.Kind = order.Creation
-		}
-		if versioned {
-			e.Version = int64(i + 1)
-		}
-		value, err := e.Message()
-		require.NoError(t, err)
-		events[i], messages[i] = e, kafka.Message{Topic: b.topics()[order.Online], Key: []byte(hot), Value: value}
-	}
-	require.NoError(t, b.producer.Publish(t.Context(), messages...))
+	events := b.publishHot(n, bytes, versioned)
 	b.load(ndjson(t, others))
+	if away {
+		b.awaitFull(hot)
+		_, err := pod.Setup(t.Context(), b.cfg, errorLog(), pod.SetupOptions{})
+		require.NoError(t, err)
+	}
 	b.settle(5 * time.Minute)
 
 	// Within the bounds, in order, and nobody else is harmed.
@@ -400,6 +392,7 @@ func overflow(t *testing.T, n, bytes int, versioned bool) {
 	require.LessOrEqual(t, kept*len(events[n-1].Data), 1<<20)
 	b.requireLetters(events[kept:])
 	b.requireModel(others)
+	b.requireSmallRuns(hot)
 
 	// While it is stuck they would only overflow again. A replay of the topics leaves them alone.
 	middle := letters[len(letters)/2].Place.String()
@@ -419,8 +412,9 @@ func overflow(t *testing.T, n, bytes int, versioned bool) {
 	require.Equal(t, deadletter.Result{
 		Letters: len(letters), Sent: len(letters), Orders: 1, Whole: []string{hot}, Added: len(letters) - 1, Refusals: []deadletter.Refusal{},
 	}, result)
-	b.awaitLedger(n+len(others), 3*time.Minute)
+	b.awaitLedger(n+len(others), 10*time.Minute)
 	b.requireModel(append(others, events...))
+	b.requireSmallRuns(hot)
 	require.Zero(t, b.count(`SELECT COUNT(*) FROM order_events WHERE outcome <> 'applied'`))
 	timeline := b.entries(hot)
 	for i, e := range timeline {

@@ -55,6 +55,8 @@ type orderSync struct {
 	outbox   []letter
 	flush    workflow.Future
 	flushing int
+	// flushAgain starts the regular activity for what is on its way in a local one.
+	flushAgain func(execute) workflow.Future
 	// recording puts the first of Audits into the audit; nil while none is. It goes its own way: the
 	// target may be down while the dead-letter topic is not, and the other way round.
 	recording workflow.Future

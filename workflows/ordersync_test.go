@@ -51,6 +51,8 @@ type shop struct {
 	mu     sync.Mutex
 	status order.Status
 	ledger map[string]order.Outcome
+	// events are those of the ledger.
+	events map[string]order.Event
 	// steps are all attempts, in the order made.
 	steps []string
 	data  json.RawMessage
@@ -75,6 +77,9 @@ func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
 		}
 	}
 	if outcome, ok := s.ledger[e.ID.String()]; ok {
+		if was := s.events[e.ID.String()]; !e.SameAs(was.Kind, was.Version, was.Digest) {
+			return order.Result{Outcome: order.Conflict, Status: s.status}, nil
+		}
 		return order.Result{Outcome: outcome, Status: s.status, Duplicate: true}, nil
 	}
 	if s.status == "" && (e.Kind == order.Invoice || e.Kind == order.Update && !step.InsertMissing) {
@@ -100,6 +105,10 @@ func (s *shop) Skip(_ context.Context, e order.Event) (order.Result, error) {
 
 func (s *shop) write(e order.Event, o order.Outcome) order.Result {
 	s.ledger[e.ID.String()] = o
+	if s.events == nil {
+		s.events = map[string]order.Event{}
+	}
+	s.events[e.ID.String()] = e
 	return order.Result{Outcome: o, Status: s.status}
 }
 

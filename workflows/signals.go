@@ -129,8 +129,8 @@ func (s *orderSync) drainPart() bool {
 }
 
 // A run whose history is larger than this continues as new as soon as it can, and sends what does not
-// fit to the dead-letter topic, stuck or not. The server terminates a run at 50 MiB or 51,200 events, and
-// what is sent there is in the history twice. The starter's credit ends long before.
+// fit to the dead-letter topic, stuck or not: the server terminates a run at 50 MiB or 51,200 events. The
+// starter's credit ends long before.
 const (
 	maxHistoryBytes  = 20 << 20
 	maxHistoryEvents = 25_000

@@ -173,40 +173,70 @@ const (
 )
 
 // startFlush sends the first letters of the outbox on their way: events that go for the same reason, or
-// one signal.
-// It goes on beside the step the order is stuck on.
+// one signal. It goes on beside the step the order is stuck on.
+//
+// The history of a run has the input of a regular activity, but not that of a local one. So where it nears
+// the server's limit a local activity tries first, which may write letters twice when its task is repeated.
+// Where that fails the regular one goes on with it without end.
 func (s *orderSync) startFlush() {
 	if s.flush != nil || len(s.outbox) == 0 {
 		return
 	}
-	var a *activities.Activities
-	ctx := workflow.WithActivityOptions(s.ctx, slowPath)
-	if u := s.outbox[0].signal; u != nil {
-		s.flushing = 1
-		s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(u.payload()))
+	send := s.firstLetters()
+	if s.rules() >= RulesCredit && s.nearsLimit() {
+		s.flush, s.flushAgain = send(s.local), send
 		return
 	}
+	s.flush = send(s.regular)
+}
+
+type execute func(activity any, args ...any) workflow.Future
+
+func (s *orderSync) regular(activity any, args ...any) workflow.Future {
+	return workflow.ExecuteActivity(workflow.WithActivityOptions(s.ctx, slowPath), activity, args...)
+}
+
+func (s *orderSync) local(activity any, args ...any) workflow.Future {
+	options := fastPath
+	options.Summary = "dead letters"
+	return workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(s.ctx, options), activity, args...)
+}
+
+// firstLetters is how to send those that go together, in either kind of activity. It counts them.
+func (s *orderSync) firstLetters() func(execute) workflow.Future {
+	var a *activities.Activities
 	first := s.outbox[0]
+	if first.signal != nil {
+		s.flushing = 1
+		return func(do execute) workflow.Future {
+			return do(a.DeadLetterSignal, s.in.SyncID, converter.NewRawValue(first.signal.payload()))
+		}
+	}
 	over := activities.Overflow{StuckOn: s.Inbox.Next(s.now()).Step.Event.Name(), Reason: first.reason, Other: first.other}
 	bytes := 0
 	for _, l := range s.outbox {
-		if l.event == nil || l.reason != first.reason || l.other != first.other || len(over.Events) == maxFlush || len(over.Events) > 0 && bytes+l.event.Size() > maxFlushBytes {
+		if l.event == nil || l.reason != first.reason || l.other != first.other ||
+			len(over.Events) == maxFlush || len(over.Events) > 0 && bytes+l.event.Size() > maxFlushBytes {
 			break
 		}
 		bytes += l.event.Size()
 		over.Events = append(over.Events, *l.event)
 	}
 	s.flushing = len(over.Events)
-	s.flush = workflow.ExecuteActivity(ctx, a.DeadLetterEvents, over)
+	return func(do execute) workflow.Future { return do(a.DeadLetterEvents, over) }
 }
 
-// endFlush drops what is in the dead-letter topic now. The activity has no end but success; should
-// it have been failed by hand, it begins again.
+// endFlush drops what is in the dead-letter topic now. The regular activity has no end but success; where
+// it was failed by hand, the letters begin again.
 func (s *orderSync) endFlush() {
-	if err := s.flush.Get(s.ctx, nil); err == nil {
+	switch err := s.flush.Get(s.ctx, nil); {
+	case err == nil:
 		s.outbox = s.outbox[s.flushing:]
+	case s.flushAgain != nil:
+		s.flush, s.flushAgain = s.flushAgain(s.regular), nil
+		return
 	}
-	s.flush, s.flushing = nil, 0
+	s.flush, s.flushAgain, s.flushing = nil, nil, 0
 }
 
 // startRecording puts the first of the actions that wait into the audit.

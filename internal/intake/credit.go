@@ -26,6 +26,7 @@ const (
 	firstEvents, firstBytes = 200, 512 << 10
 	// A run with a history of fullEvents or fullBytes is full. Behind a stuck order almost everything goes
 	// on to the dead-letter topic and is in the history twice: with the credit on top that stays below 20 MiB.
+	// The worker has all of it in memory.
 	fullEvents, fullBytes = 8_000, 6 << 20
 	// maxAccounts bounds the orders whose account is kept. An order that is forgotten is asked about sooner.
 	maxAccounts = 20_000
