@@ -31,3 +31,10 @@ func TestImportsPointOneWay(t *testing.T) {
 		})
 	}
 }
+
+// A client that the SDK makes by itself cannot call the server about every sync_id.
+func TestTemporalClientsAreMadeInOnePlace(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "git", "grep", "-lE", `client\.(Dial|DialContext|NewClient|NewLazyClient)\(`, "--", "*.go", ":!*_test.go").Output()
+	require.NoError(t, err)
+	require.Equal(t, []string{"internal/connect/connect.go"}, strings.Fields(string(out)))
+}

@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"ordersync/bench/rig"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack"
 	"ordersync/internal/order"
 	"ordersync/internal/simulate"
@@ -87,15 +88,15 @@ func start(ctx context.Context, o options, r *rig.Run) (_ *bench, err error) {
 	if b.stack, err = devstack.Start(ctx, devstack.Options{Dir: b.Dir, Logger: b.Log}); err != nil {
 		return nil, err
 	}
-	if b.temporal, err = b.dial(); err != nil {
+	if b.temporal, err = b.dial(ctx); err != nil {
 		return nil, errors.Join(err, b.stop(context.WithoutCancel(ctx)))
 	}
 	return b, nil
 }
 
 // dial connects to Temporal with the SDK's defaults.
-func (b *bench) dial() (client.Client, error) {
-	return client.Dial(client.Options{HostPort: b.stack.TemporalAddress(), Logger: telemetry.SDKLogger(b.Log)})
+func (b *bench) dial(ctx context.Context) (client.Client, error) {
+	return connect.Temporal(ctx, client.Options{HostPort: b.stack.TemporalAddress(), Logger: telemetry.SDKLogger(b.Log)})
 }
 
 func (b *bench) stop(ctx context.Context) error {

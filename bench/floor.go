@@ -32,8 +32,8 @@ const (
 
 func noop(workflow.Context) error { return nil }
 
-func (f *floor) prepare(context.Context) (err error) {
-	f.client, err = f.dial()
+func (f *floor) prepare(ctx context.Context) (err error) {
+	f.client, err = f.dial(ctx)
 	return err
 }
 

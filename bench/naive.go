@@ -76,7 +76,7 @@ func (n *naive) prepare(ctx context.Context) (err error) {
 	if err := n.backlog.prepare(ctx); err != nil {
 		return err
 	}
-	n.client, err = n.dial()
+	n.client, err = n.dial(ctx)
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/activities"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
 	"ordersync/internal/telemetry"
@@ -153,7 +154,7 @@ func TestServerReconcileMovesToAnotherWorker(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs a Temporal server")
 	}
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: telemetry.SDKLogger(slog.New(slog.DiscardHandler)),
 	})
 	require.NoError(t, err)

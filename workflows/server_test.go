@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"ordersync/activities"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
 	"ordersync/workflows"
@@ -67,7 +68,7 @@ func onServer(t *testing.T) *live {
 
 func dial(t *testing.T, address string) client.Client {
 	t.Helper()
-	c, err := client.Dial(client.Options{HostPort: address, Identity: "test", DataConverter: workflows.DataConverter(), Logger: quiet{}})
+	c, err := connect.Temporal(t.Context(), client.Options{HostPort: address, Identity: "test", DataConverter: workflows.DataConverter(), Logger: quiet{}})
 	require.NoError(t, err)
 	return c
 }

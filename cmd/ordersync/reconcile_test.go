@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/activities"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
 	"ordersync/internal/target"
@@ -77,7 +78,7 @@ func TestReconcileCommand(t *testing.T) {
 	}
 	require.ErrorContains(t, reconciled("--last").err, "no reconcile has come to its end yet")
 
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: environ["TEMPORAL_ADDRESS"], DataConverter: workflows.DataConverter(), Logger: telemetry.SDKLogger(slog.New(slog.DiscardHandler)),
 	})
 	require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/activities"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
@@ -89,7 +90,7 @@ func pollingStack(t *testing.T) (environ map[string]string, p *pages, temporal c
 	}
 	log := slog.New(slog.DiscardHandler)
 	environ = map[string]string{"TEMPORAL_ADDRESS": devtest.Temporal(t), "TEMPORAL_TASK_QUEUE": devtest.Name(t, "queue"), "ERP_POLL_INTERVAL": "1h"}
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: environ["TEMPORAL_ADDRESS"], DataConverter: workflows.DataConverter(), Logger: telemetry.SDKLogger(log),
 	})
 	require.NoError(t, err)

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack"
 	"ordersync/internal/devstack/devtest"
 )
@@ -114,7 +115,7 @@ func TestKillLosesNothing(t *testing.T) {
 
 		db, err := sql.Open("mysql", servers["MYSQL_DSN"])
 		require.NoError(t, err)
-		temporal, err := client.Dial(client.Options{HostPort: servers["TEMPORAL_ADDRESS"]})
+		temporal, err := connect.Temporal(t.Context(), client.Options{HostPort: servers["TEMPORAL_ADDRESS"]})
 		require.NoError(t, err)
 		broker := kafka.TCP(servers["KAFKA_BROKERS"])
 		if round == 0 {

@@ -15,6 +15,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/internal/config"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/freshness"
 	"ordersync/internal/pod"
@@ -24,7 +25,7 @@ import (
 
 // How far the ERP is polled is what the schedule and the last completed poll tell.
 func TestPolled(t *testing.T) {
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/freshness"
 	"ordersync/internal/order"
@@ -37,7 +38,7 @@ func setup(t *testing.T) *bundle {
 		producer: publish.New(publish.Options{Brokers: brokers, Transport: transport, DeadLetterTopic: "dead"}),
 	}
 	t.Cleanup(func() { require.NoError(t, b.producer.Close()); transport.CloseIdleConnections() })
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -22,6 +22,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
@@ -71,7 +72,7 @@ func setup(t *testing.T, topics ...string) *bundle {
 
 func dial(t *testing.T, namespace string) client.Client {
 	t.Helper()
-	c, err := client.Dial(client.Options{
+	c, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: devtest.Temporal(t), Namespace: namespace, DataConverter: workflows.DataConverter(), Logger: quiet(),
 	})
 	require.NoError(t, err)

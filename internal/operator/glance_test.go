@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/workflows"
 )
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) { devtest.Main(m) }
 
 // A glance is the same whether a page holds all stuck orders or a few of them.
 func TestTakeGlance(t *testing.T) {
-	c, err := client.Dial(client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})
+	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	queue := devtest.Name(t, "queue") // nobody works on it

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"ordersync/internal/config"
+	"ordersync/internal/connect"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/telemetry"
@@ -34,7 +35,7 @@ func NewTemporal(cfg config.Config, log *slog.Logger, metrics client.MetricsHand
 	options.DataConverter = workflows.DataConverter()
 	options.Logger = telemetry.SDKLogger(log)
 	options.MetricsHandler = metrics
-	c, err := client.NewLazyClient(options)
+	c, err := connect.LazyTemporal(options)
 	if err != nil {
 		return nil, fmt.Errorf("Temporal client: %w; check the TEMPORAL_ variables", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/reconcile"
 	"ordersync/workflows"
@@ -18,7 +19,7 @@ import (
 
 // A run that began first may end last, as when its ERP was away meanwhile.
 func TestLast(t *testing.T) {
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

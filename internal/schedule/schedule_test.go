@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"ordersync/activities"
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
 	"ordersync/internal/schedule"
@@ -73,7 +74,7 @@ func (p *poller) begun() []order.PollTask {
 func setup(t *testing.T) (client.Client, *poller, schedule.Settings) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	c, err := client.Dial(client.Options{HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: telemetry.SDKLogger(log)})
+	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: telemetry.SDKLogger(log)})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	queue := devtest.Name(t, "queue")

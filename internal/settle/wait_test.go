@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/deadletter"
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/intake"
@@ -241,7 +242,7 @@ func TestWaitCountsBackfills(t *testing.T) {
 // sent with a corrected value is another event.
 func TestWaitForReplayedLetters(t *testing.T) {
 	b := setup(t)
-	temporal, err := client.Dial(client.Options{
+	temporal, err := connect.Temporal(t.Context(), client.Options{
 		HostPort: devtest.Temporal(t), DataConverter: workflows.DataConverter(), Logger: slog.New(slog.DiscardHandler),
 	})
 	require.NoError(t, err)

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"ordersync/internal/connect"
 	"ordersync/internal/devstack/devtest"
 )
 
@@ -35,7 +36,7 @@ func TestEachTestHasASchemaOfItsOwn(t *testing.T) {
 }
 
 func TestTemporalKnowsTheSearchAttributes(t *testing.T) {
-	c, err := client.Dial(client.Options{HostPort: devtest.Temporal(t)})
+	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t)})
 	require.NoError(t, err)
 	defer c.Close()
 	_, err = c.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{
