@@ -40,6 +40,11 @@ func (a *Polling) PollPages(ctx context.Context, task order.PollTask) (order.Pol
 		task.State, task.Begin = *reached, false
 	}
 	beats := startHeartbeats(ctx, beatEvery, reached)
+	if reached == nil && !task.Begin {
+		// People look at how far a long poll is also before this stretch has its first page.
+		beats.note(task.State)
+		beats.beat()
+	}
 	state, err := a.poller.Poll(ctx, task, func(state order.PollState) bool {
 		beats.note(state)
 		beats.beat()

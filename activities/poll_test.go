@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 
@@ -71,6 +73,22 @@ func TestAPollGoesOnFromItsHeartbeat(t *testing.T) {
 	_, err = env.ExecuteActivity(a.PollPages, order.PollTask{Begin: true, PageSize: 5})
 	require.NoError(t, err)
 	require.Equal(t, order.PollTask{Begin: true, PageSize: 5}, p.task)
+}
+
+// How far a long poll is shows also before a further stretch of it has its first page.
+func TestAStretchTellsWhereItBegins(t *testing.T) {
+	env, a, _ := polling(&polled{})
+	var beats []order.PollState
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		var state order.PollState
+		require.NoError(t, details.Get(&state))
+		beats = append(beats, state)
+	})
+	so := order.PollState{Cursor: "half way", PollCounts: order.PollCounts{Read: 7}}
+	_, err := env.ExecuteActivity(a.PollPages, order.PollTask{State: so, PageSize: 5})
+	require.NoError(t, err)
+	require.NotEmpty(t, beats)
+	require.Equal(t, so, beats[0])
 }
 
 func TestAPollEndsWithItsPageWhereTheWorkerStops(t *testing.T) {

@@ -344,7 +344,11 @@ func printSchedules(out io.Writer, all []schedule.Schedule) error {
 		t.indent = "  "
 		t.row("begins", interval(s.EverySeconds))
 		if r := s.Running; r != nil {
-			t.row("under way", "since "+stamp(r.StartedAt), runText(s.ID, *r))
+			since := r.StartedAt
+			if state, ok := r.Poll(); ok && s.ID == schedule.Poll && !state.StartedAt.IsZero() {
+				since = state.StartedAt // the run may be one of several of the same poll
+			}
+			t.row("under way", "since "+stamp(since), runText(s.ID, *r))
 			if r.Attempt > 1 {
 				t.row("retrying", fmt.Sprintf("attempt %d", r.Attempt), shortened(r.Error, 200))
 			}
@@ -357,6 +361,9 @@ func printSchedules(out io.Writer, all []schedule.Schedule) error {
 		default:
 			t.row("last run", stamp(r.EndedAt), runText(s.ID, *r))
 		}
+		if fall := fallOf(s); fall != nil {
+			t.row("version fell", stamp(fall.SeenAt), fallText(*fall))
+		}
 		if !s.NextAt.IsZero() {
 			t.row("next run", stamp(s.NextAt))
 		}
@@ -365,6 +372,27 @@ func printSchedules(out io.Writer, all []schedule.Schedule) error {
 		}
 	}
 	return nil
+}
+
+// fallOf is the last fall of a version that polls have seen; nil where there is none.
+func fallOf(s schedule.Schedule) *order.VersionFall {
+	if s.ID != schedule.Poll {
+		return nil
+	}
+	for _, run := range []*schedule.Run{s.Running, s.Last} {
+		if state, ok := run.Poll(); ok && state.Fall != nil {
+			return state.Fall
+		}
+	}
+	return nil
+}
+
+func fallText(f order.VersionFall) string {
+	text := fmt.Sprintf("order %s: version %d after %d, so the shop keeps what it has", order.Typed(f.SyncID), f.Version, f.Before)
+	if f.Count > 1 {
+		text += fmt.Sprintf(" (and %d before it)", f.Count-1)
+	}
+	return text + "; see docs/ERP.md, Versions that fall"
 }
 
 // runText is what a run has come to.
@@ -386,8 +414,19 @@ func runText(id string, r schedule.Run) string {
 	return pollText(state)
 }
 
+// begin is where a poll without a cursor began.
+func begin(s workflows.PollState) string {
+	if s.From.IsZero() {
+		return "the beginning"
+	}
+	return stamp(s.From)
+}
+
 func pollText(s workflows.PollState) string {
 	text := fmt.Sprintf("%d rows, %d published, %d known", s.Read, s.Published, s.Known)
+	if s.More && s.Anew {
+		text = "everything from " + begin(s) + " on is read: " + text
+	}
 	if s.Unversioned > 0 {
 		text += fmt.Sprintf(", %d without a version", s.Unversioned)
 	}

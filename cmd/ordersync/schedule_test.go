@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -134,6 +135,31 @@ func until(t *testing.T, want string, command func() result) result {
 		return nil
 	}, want)
 	return r
+}
+
+// A first poll that is merely long shows how far it is, and a version that fell is shown for as long as it is known.
+func TestSchedulesOfALongPoll(t *testing.T) {
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	result := func(s order.PollState) json.RawMessage {
+		raw, err := json.Marshal(s)
+		require.NoError(t, err)
+		return raw
+	}
+	state := order.PollState{
+		Cursor: "there", Anew: true, More: true, StartedAt: at, ChangedUntil: at.AddDate(-1, 0, 0),
+		PollCounts: order.PollCounts{Pages: 120, Read: 120_000, Published: 119_000, Known: 1_000},
+	}
+	poll := schedule.Schedule{ID: schedule.Poll, EverySeconds: 10, Running: &schedule.Run{StartedAt: at.Add(time.Hour), Attempt: 1, Result: result(state)}}
+	var out strings.Builder
+	require.NoError(t, printSchedules(&out, []schedule.Schedule{poll}))
+	assert.Regexp(t, `under way +since 2026-03-01T12:00:00Z +everything from the beginning on is read: 120000 rows, 119000 published, 1000 known, changes up to 2025-03-01T12:00:00Z`, out.String())
+	assert.NotContains(t, out.String(), "version fell")
+
+	state.Fall = &order.VersionFall{SyncID: "it's 1", Version: 2, Before: 1767225600000000, SeenAt: at, Count: 3}
+	poll.Running, poll.Last = nil, &schedule.Run{EndedAt: at, Status: "Completed", Result: result(state)}
+	out.Reset()
+	require.NoError(t, printSchedules(&out, []schedule.Schedule{poll}))
+	assert.Regexp(t, `version fell +2026-03-01T12:00:00Z +order .*: version 2 after 1767225600000000, so the shop keeps what it has \(and 2 before it\); see docs/ERP.md, Versions that fall`, out.String())
 }
 
 func TestScheduleCommand(t *testing.T) {

@@ -177,6 +177,12 @@ func pollLine(p freshness.Poll, now time.Time) string {
 	if p.Late {
 		line += ", which is late"
 	}
+	if u := p.UnderWay; u != nil && u.Rows > 0 {
+		line += fmt.Sprintf("; one is under way since %s, with %d rows read, %d published", stamp(u.StartedAt), u.Rows, u.Published)
+		if !u.ChangedUntil.IsZero() {
+			line += ", changes up to " + stamp(u.ChangedUntil)
+		}
+	}
 	if p.Paused {
 		line += "; the schedule is paused"
 	}

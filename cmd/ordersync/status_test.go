@@ -48,6 +48,12 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 			freshness.Status{Poll: &freshness.Poll{BegunAt: at.Add(-time.Hour), Late: true}},
 			[]string{"none that Temporal still knows has come through; the last began 1h0m0s ago, at 2026-01-02T02:04:05Z, which is late", "ordersync schedule list"},
 		},
+		"a first poll that is long": {
+			freshness.Status{Poll: &freshness.Poll{BegunAt: at.Add(-time.Hour), Late: true, UnderWay: &freshness.Progress{
+				StartedAt: at.Add(-time.Hour), Rows: 120_000, Published: 119_000, ChangedUntil: at.Add(-24 * time.Hour),
+			}}},
+			[]string{"; one is under way since 2026-01-02T02:04:05Z, with 120000 rows read, 119000 published, changes up to 2026-01-01T03:04:05Z"},
+		},
 		"a backfill":           {freshness.Status{Backfills: []freshness.Backfill{{Channel: order.Store, Lag: 12}}}, []string{"store: 12 records to be read, ? events/s"}},
 		"nothing can be asked": {freshness.Status{Channels: []freshness.Channel{{Channel: order.Store}}, Problems: []string{"Kafka\nis away"}}, []string{"store    ?                      ?    ?         ?        ?", "not known: Kafka is away"}},
 	} {

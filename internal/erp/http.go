@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,9 @@ const (
 	maxRetryAfter = time.Hour
 	maxRedirects  = 5
 	maxQuoted     = 300 // bytes of an answer in an error
+	// shortestSecret is the length from which a parameter of ERP_URL may be a key. Without a limit, that of ?tenant=7
+	// would mask every 7.
+	shortestSecret = 6
 )
 
 func openHTTP(o Options) (Source, error) {
@@ -61,7 +65,11 @@ func openHTTP(o Options) (Source, error) {
 		s.authorization, s.secrets = "Basic "+basic, []string{basic, password}
 	}
 	for _, values := range base.Query() { // some services are given a key there
-		s.secrets = append(s.secrets, values...)
+		for _, value := range values {
+			if len(value) >= shortestSecret {
+				s.secrets = append(s.secrets, value)
+			}
+		}
 	}
 	s.client = &http.Client{
 		Transport: &http.Transport{
@@ -98,7 +106,9 @@ func (s *httpSource) Close() error {
 
 // answer is what a request brought.
 type answer struct {
-	body []byte
+	// where is the request for people.
+	where string
+	body  []byte
 	// at is the ERP's own clock where it tells it, ours otherwise, whichever is earlier.
 	at time.Time
 }
@@ -121,10 +131,7 @@ func (s *httpSource) get(ctx context.Context, path string, parameters url.Values
 	if s.authorization != "" {
 		request.Header.Set("Authorization", s.authorization)
 	}
-	where := "GET " + s.base.JoinPath(path).Redacted()
-	if s.base.RawQuery != "" {
-		where, _, _ = strings.Cut(where, "?")
-	}
+	where := s.where(path)
 	response, err := s.client.Do(request)
 	if err != nil {
 		var quoting *url.Error // quotes the whole URL
@@ -134,12 +141,15 @@ func (s *httpSource) get(ctx context.Context, path string, parameters url.Values
 		return answer{}, fmt.Errorf("%s: %w", where, late(ctx, err))
 	}
 	defer response.Body.Close()
-	at := asked
-	if told, err := http.ParseTime(response.Header.Get("Date")); err == nil && told.Before(at) {
-		at = told
+	at, erpTime := asked, asked
+	if told, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		erpTime = told
+		if told.Before(at) {
+			at = told
+		}
 	}
 	if response.StatusCode != http.StatusOK {
-		return answer{}, s.refused(where, response, at)
+		return answer{}, s.refused(where, response, erpTime)
 	}
 	// The transport has decompressed it, so a small answer that becomes a huge one ends here too.
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
@@ -149,7 +159,17 @@ func (s *httpSource) get(ctx context.Context, path string, parameters url.Values
 	case len(body) > maxAnswer:
 		return answer{}, fmt.Errorf("%s: the answer has more than %d MiB: %w", where, maxAnswer>>20, ErrTooMuch)
 	}
-	return answer{body: body, at: at}, nil
+	return answer{where: where, body: bytes.TrimPrefix(body, byteOrderMark), at: at}, nil
+}
+
+// byteOrderMark stands before the answers of some servers, and belongs to no JSON.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// where is a request for people: with the path of ERP_URL, and without its parameters and credentials.
+func (s *httpSource) where(path string) string {
+	target := s.base.JoinPath(path)
+	target.RawQuery = ""
+	return "GET " + s.mask(target.Redacted())
 }
 
 // late is the error of an answer that did not come, or not to its end.
@@ -160,7 +180,7 @@ func late(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: it took longer than ERP_TIMEOUT: %w", ErrTooMuch, err)
 }
 
-// refused is the error of any status but 200.
+// refused is the error of any status but 200. now is the ERP's clock, by which it gives dates.
 func (s *httpSource) refused(where string, response *http.Response, now time.Time) error {
 	start, _ := io.ReadAll(io.LimitReader(response.Body, 4*maxQuoted)) // as much as there is
 	err := fmt.Errorf("%s: the ERP answers %s%s", where, response.Status, s.quote(start))
@@ -175,10 +195,17 @@ func (s *httpSource) refused(where string, response *http.Response, now time.Tim
 	return &Unavailable{After: after, Err: err}
 }
 
+// decimals are seconds with a fraction, which some servers write.
+var decimals = regexp.MustCompile(`^[0-9]{1,9}\.[0-9]*$`)
+
 // retryAfter reads seconds or a date.
 func retryAfter(header string, now time.Time) (time.Duration, bool) {
-	if seconds, err := strconv.Atoi(strings.TrimSpace(header)); err == nil && seconds >= 0 {
+	header = strings.TrimSpace(header)
+	if seconds, err := strconv.Atoi(header); err == nil && seconds >= 0 {
 		return min(time.Duration(min(seconds, int(maxRetryAfter/time.Second)))*time.Second, maxRetryAfter), true
+	}
+	if seconds, err := strconv.ParseFloat(header, 64); err == nil && decimals.MatchString(header) {
+		return time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second)), true
 	}
 	date, err := http.ParseTime(header)
 	if err != nil {
@@ -190,12 +217,7 @@ func retryAfter(header string, now time.Time) (time.Duration, bool) {
 // quote is the beginning of what the ERP says, in one line and without our credentials, should it
 // say them.
 func (s *httpSource) quote(body []byte) string {
-	text := string(body)
-	for _, secret := range s.secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "***")
-		}
-	}
+	text := s.mask(string(body))
 	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "�"), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r)
 	}), " ")
@@ -208,6 +230,19 @@ func (s *httpSource) quote(body []byte) string {
 	return ": " + text
 }
 
+// mask hides our credentials, as they are and as they stand in a URL.
+func (s *httpSource) mask(text string) string {
+	for _, secret := range s.secrets {
+		if secret == "" {
+			continue
+		}
+		for _, form := range []string{secret, url.PathEscape(secret), url.QueryEscape(secret)} {
+			text = strings.ReplaceAll(text, form, "***")
+		}
+	}
+	return text
+}
+
 // list is an answer of either path.
 type list struct {
 	items []json.RawMessage
@@ -215,22 +250,35 @@ type list struct {
 	more  bool
 }
 
-// parse takes an answer apart. name is what it lists.
-func (s *httpSource) parse(name string, body []byte) (list, error) {
+// parse takes an answer apart. name is what it lists, single whether one item was asked for. An item that is no JSON is
+// in the list as it came.
+func (s *httpSource) parse(name string, a answer, single bool) (list, error) {
 	fail := func(format string, args ...any) (list, error) {
-		return list{}, fmt.Errorf("GET %s/%s: %s; the answer begins%s", s.base.Host, name, fmt.Sprintf(format, args...), s.quote(body[:min(len(body), 4*maxQuoted)]))
+		return list{}, fmt.Errorf("%s: %s; the answer begins%s", a.where, fmt.Sprintf(format, args...), s.quote(a.body[:min(len(a.body), 4*maxQuoted)]))
 	}
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil {
-		return fail("the answer is no JSON object: %v", err)
-	}
 	var l list
-	raw, ok := fields[name]
-	if !ok {
-		return fail("the answer has no field %q", name)
-	}
-	if err := json.Unmarshal(raw, &l.items); err != nil {
-		return fail("%q is no list: %v", name, err)
+	if err := json.Unmarshal(a.body, &fields); err != nil {
+		items, rest, salvageErr := salvage(name, a.body, single)
+		if salvageErr == nil {
+			fields, l.items = rest, items
+		} else if len(a.body) > 1 && (a.body[0] == 0xff && a.body[1] == 0xfe || a.body[0] == 0xfe && a.body[1] == 0xff) {
+			return fail("the answer is UTF-16, and JSON is UTF-8")
+		} else if at := new(broken); errors.As(salvageErr, &at) {
+			// One event that is cut at the wrong place takes others with it. In a smaller page it takes fewer.
+			return list{}, &malformedPage{fmt.Errorf("%s: the answer is no JSON object: %w, in item %d of %q, at byte %d: …%s…",
+				a.where, err, at.item, name, at.offset, strings.TrimPrefix(s.quote(around(a.body, at.offset)), ": "))}
+		} else {
+			return fail("the answer is no JSON object: %v", err)
+		}
+	} else {
+		raw, ok := fields[name]
+		if !ok {
+			return fail("the answer has no field %q", name)
+		}
+		if err := json.Unmarshal(raw, &l.items); err != nil {
+			return fail("%q is no list: %v", name, err)
+		}
 	}
 	if more := fields["more"]; more != nil {
 		if err := json.Unmarshal(more, &l.more); err != nil {
@@ -254,10 +302,28 @@ func (s *httpSource) parse(name string, body []byte) (list, error) {
 	return l, nil
 }
 
+// around is what stands before and after a byte of an answer.
+func around(body []byte, offset int) []byte {
+	const each = 60
+	offset = min(max(offset, 0), len(body))
+	return body[max(0, offset-each):min(len(body), offset+each)]
+}
+
+// malformedPage is the error of an answer whose items cannot be told apart: one of fewer may do.
+type malformedPage struct{ err error }
+
+func (e *malformedPage) Error() string { return e.err.Error() }
+
+// Unwrap is the reason.
+func (e *malformedPage) Unwrap() error { return e.err }
+
+// Is makes it one of ErrTooMuch, so that a smaller page is asked for.
+func (e *malformedPage) Is(target error) bool { return target == ErrTooMuch }
+
 // follow checks that an answer that has more behind it leads there.
-func (s *httpSource) follow(name string, l list, after string) error {
+func (s *httpSource) follow(where string, l list, after string) error {
 	if l.more && (l.next == "" || l.next == after) {
-		return fmt.Errorf("GET %s/%s: the answer says that there is more, but its next %q has not moved", s.base.Host, name, clip(l.next))
+		return fmt.Errorf("%s: the answer says that there is more, but its next %q has not moved", where, clip(l.next))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,12 @@ func TestStatuses(t *testing.T) {
 		"past counting": {503, "99999999999999999999", -1},
 		"nothing":       {503, "", -1},
 		"nonsense":      {503, "soon", -1},
+		"decimals":      {503, "2.0", 2 * time.Second},
+		"half a second": {429, " 2.5 ", 2500 * time.Millisecond},
+		"a long one":    {503, "99999999.", time.Hour},
+		"no number":     {503, "NaN", -1},
+		"exponent":      {503, "1e3", -1},
+		"negative":      {503, "-2.0", -1},
 		"client error":  {404, "7", -1},
 		"no content":    {204, "", -1},
 		"partial":       {206, "", -1},
@@ -127,6 +134,36 @@ func TestStatuses(t *testing.T) {
 			require.ErrorAs(t, err, &unavailable)
 			require.InDelta(t, c.after.Seconds(), unavailable.After.Seconds(), 1)
 		})
+	}
+}
+
+// A date counts from the answer's own Date, also where the ERP's clock is ahead.
+func TestRetryAfterByAClockAhead(t *testing.T) {
+	ahead := time.Now().UTC().Add(10 * time.Minute)
+	err := pageError(t, answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", ahead.Format(http.TimeFormat))
+		w.Header().Set("Retry-After", ahead.Add(37*time.Second).Format(http.TimeFormat))
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	var unavailable *erp.Unavailable
+	require.ErrorAs(t, err, &unavailable)
+	require.Equal(t, 37*time.Second, unavailable.After)
+}
+
+// Every error says which address was asked, and none a parameter of it.
+func TestErrorsNameThePath(t *testing.T) {
+	status := 200
+	base := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		fmt.Fprint(w, `{"error":"no tenant 7"}`)
+	})
+	source := openSource(t, erp.Options{Kind: erp.HTTP, URL: base + "/api/hunter2/v2/?tenant=7&key=hunter2"})
+	for _, status = range []int{200, 404} {
+		_, err := source.Page(t.Context(), erp.Request{Limit: 1})
+		require.ErrorContains(t, err, "GET "+base+"/api/***/v2/events: ")
+		require.ErrorContains(t, err, "no tenant 7", "what is too short for a secret is no secret")
+		_, err = source.Orders(t.Context(), "", 1)
+		require.ErrorContains(t, err, "GET "+base+"/api/***/v2/orders: ")
 	}
 }
 
@@ -207,6 +244,73 @@ func TestMalformedAnswers(t *testing.T) {
 	})), "read the answer")
 }
 
+// A byte order mark before the answer is none of it; an answer in another encoding is named.
+func TestByteOrderMarks(t *testing.T) {
+	rows, _ := poll(t, httpSource(t, answering(t, text("\xef\xbb\xbf"+`{"events":[`+anEvent+`],"next":"x"}`))), "", 10)
+	require.Len(t, rows, 1)
+	require.ErrorContains(t, pageError(t, answering(t, text("\xff\xfe{\x00}\x00"))), "the answer is UTF-16")
+}
+
+// One bad byte in a page: its event becomes a dead letter, and the others are published.
+func TestABadByteInAPage(t *testing.T) {
+	good := func(n int) string {
+		return fmt.Sprintf(`{"sync_id":%d,"event":"order_creation","channel":"store","data":{"lines":[{"n":"]},{"},{}],"x":"\\"}}`, n)
+	}
+	for name, bad := range map[string]string{
+		"a control character": "{\"sync_id\": 77,\"channel\":\"store\",\"event\":\"order_creation\",\"data\":{\"note\":\"a\x01b\"}}",
+		"a line's end":        "{\"sync_id\": 77,\"channel\":\"store\",\"event\":\"order_creation\",\"data\":\"a\nb\"}",
+		"NaN":                 `{"sync_id": 77,"channel":"store","event":"order_creation","data":{"total":NaN}}`,
+		"a comma too many":    `{"sync_id": 77,"channel":"store","event":"order_creation","data":{"total":1,}}`,
+		"an escape":           `{"sync_id": 77,"channel":"store","event":"order_creation","data":"\x41"}`,
+		"quotes in a text":    `{"sync_id": 77,"channel":"store","event":"order_creation","data":"the "big" one"}`,
+		"no value":            `{"sync_id": 77,"channel":"store","event":"order_creation","data":}`,
+	} {
+		for _, place := range []string{"first", "middle", "last"} {
+			t.Run(name+" "+place, func(t *testing.T) {
+				items := []string{good(1), good(2), good(3)}
+				at := map[string]int{"first": 0, "middle": 1, "last": 3}[place]
+				items = append(items[:at:at], append([]string{bad}, items[at:]...)...)
+				body := `{"more":false, "events":[` + strings.Join(items, ",\n ") + `] ,"next":"x"}`
+				rows, next := poll(t, httpSource(t, answering(t, text(body))), "", 10)
+				require.Len(t, rows, 4)
+				require.NotEmpty(t, next)
+				for i, row := range rows {
+					if i != at {
+						require.Nil(t, row.Rejected)
+						continue
+					}
+					require.Equal(t, order.MalformedJSON, row.Rejected.Reason)
+					require.Equal(t, bad, string(row.Value), "as it came")
+					require.Equal(t, "77", row.Event.SyncID)
+					require.Equal(t, order.Store, row.Event.Channel)
+				}
+			})
+		}
+	}
+
+	// One quote too many makes other texts of all that follow. The place is named, and a smaller page asked for, down
+	// to that event alone.
+	bad := `{"sync_id":77,"channel":"store","event":"order_creation","data":"15" monitor"}`
+	all := []string{good(1), good(2), bad, good(4)}
+	base := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		from, _ := strconv.Atoi(r.URL.Query().Get("after"))
+		limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+		require.NoError(t, err)
+		to := min(from+limit, len(all))
+		fmt.Fprintf(w, `{"events":[%s],"next":"%d","more":%t}`, strings.Join(all[from:to], ","), to, to < len(all))
+	})
+	_, err := httpSource(t, base+"/api").Page(t.Context(), erp.Request{Limit: 10})
+	require.ErrorIs(t, err, erp.ErrTooMuch)
+	require.ErrorContains(t, err, `in item 2 of "events", at byte `)
+	require.ErrorContains(t, err, `"data":"15" monitor`)
+	require.Less(t, len(err.Error()), 500)
+	rows, _ := poll(t, httpSource(t, base), "", 1)
+	require.Len(t, rows, 4)
+	require.Equal(t, order.MalformedJSON, rows[2].Rejected.Reason)
+	require.Equal(t, bad, string(rows[2].Value))
+	require.Equal(t, "77", rows[2].Event.SyncID)
+}
+
 // A place that does not move, and places that lead back to one another.
 func TestNextThatLeadsNowhere(t *testing.T) {
 	source := httpSource(t, answering(t, text(`{"events":[`+anEvent+`],"next":"a","more":true}`)))
@@ -229,6 +333,36 @@ func TestNextThatLeadsNowhere(t *testing.T) {
 	}
 	require.ErrorContains(t, err, "round in circles")
 
+	// Circles of any length, also after a way that leads into it, and however often the process changes.
+	for _, c := range []struct{ way, circle int }{{0, 2}, {2, 4}, {1, 2}, {0, 50}, {300, 7}, {7, 300}} {
+		walks(t, c.way+c.circle, 4*(c.way+c.circle)+20, "round in circles", func(n int) (string, string) {
+			event := strings.Replace(anEvent, `"a":1`, fmt.Sprintf(`"a":%d`, n), 1)
+			if n++; n >= c.way+c.circle {
+				n = c.way + (n-c.way)%c.circle
+			}
+			return event, strconv.Itoa(n)
+		})
+	}
+	// The next moves and the events do not: the last page again and again, or all of them.
+	for _, circle := range []int{1, 3, 40, 250} {
+		walks(t, circle, 6*circle+400, "brought nothing new", func(n int) (string, string) {
+			return strings.Replace(anEvent, `"a":1`, fmt.Sprintf(`"a":%d`, n%circle), 1), strconv.Itoa(n + 1)
+		})
+	}
+	walks(t, 0, 1001, "the list has no end", func(n int) (string, string) { return "", strconv.Itoa(n + 1) })
+
+	// What looks alike and is none: long ways through what a service leaves out, and pages of equal events.
+	source = httpSource(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("after"))
+		event := ""
+		if n%900 == 899 || n%7 == 0 && n < 70 {
+			event = anEvent
+		}
+		fmt.Fprintf(w, `{"events":[%s],"next":"%d","more":%t}`, event, n+1, n < 2000)
+	}))
+	rows, _ := poll(t, source, "", 1)
+	require.Len(t, rows, 12)
+
 	// At the end a service may leave next out, or repeat it.
 	for _, end := range []string{`{"events":[]}`, `{"events":[],"next":null,"more":false}`, `{"events":null,"next":"","more":null}`, `{"events":[],"next":"12"}`} {
 		source = httpSource(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
@@ -243,6 +377,39 @@ func TestNextThatLeadsNowhere(t *testing.T) {
 		page, err := source.Page(t.Context(), erp.Request{Limit: 1, After: place})
 		require.NoError(t, err)
 		require.Equal(t, place, page.Next)
+	}
+}
+
+// walks follows a list without an end to its error, which comes after least pages and within most. Both lists of a
+// service have the same guard.
+func walks(t *testing.T, least, most int, want string, at func(n int) (event, next string)) {
+	t.Helper()
+	pages := 0
+	base := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		pages++
+		n, _ := strconv.Atoi(r.URL.Query().Get("after"))
+		event, next := at(n)
+		fmt.Fprintf(w, `{%q:[%s],"next":%q,"more":true}`, strings.TrimPrefix(r.URL.Path, "/"), event, next)
+	})
+	for list, read := range map[string]func(erp.Source, erp.Cursor) (erp.Cursor, error){
+		"events": func(s erp.Source, after erp.Cursor) (erp.Cursor, error) {
+			page, err := s.Page(t.Context(), erp.Request{Limit: 1, After: after})
+			return page.Next, err
+		},
+		"orders": func(s erp.Source, after erp.Cursor) (erp.Cursor, error) {
+			page, err := s.Orders(t.Context(), after, 1)
+			return page.Next, err
+		},
+	} {
+		pages = 0
+		source := httpSource(t, base)
+		var after erp.Cursor
+		var err error
+		for pages <= most && err == nil {
+			after, err = read(source, after)
+		}
+		require.ErrorContains(t, err, want, "%s after %d pages", list, pages)
+		require.Greater(t, pages, least)
 	}
 }
 
@@ -310,6 +477,40 @@ func TestEventsInAList(t *testing.T) {
 	require.Equal(t, time.Date(2026, 1, 1, 12, 0, 0, 123_456_000, time.UTC), row.Event.OccurredAt)
 	require.Equal(t, `{"sync_id":"9007199254740993","event":"order_updation","event_id":"`+row.Event.ID.String()+
 		`","version":7,"occurred_at":"2026-01-01T12:00:00.123456Z","data":{"n":1e400,"d":12345678901234567890.10}}`, string(row.Value))
+
+	// Times without a zone are UTC, as those of a database; what cannot be read makes a dead letter.
+	at := func(text string) erp.Row {
+		return read(t, strings.Replace(anEvent, `"data"`, `"changed_at":`+text+`,"data"`, 1))
+	}
+	for text, want := range map[string]time.Time{
+		`"2026-01-01T13:00:00.5+01:00"`: time.Date(2026, 1, 1, 12, 0, 0, 500_000_000, time.UTC),
+		`"2026-01-01T12:00:00"`:         time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC),
+		`"2026-01-01 12:00:00.25"`:      time.Date(2026, 1, 1, 12, 0, 0, 250_000_000, time.UTC),
+		`"2026-01-01t12:00:00z"`:        time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC),
+		`"2026-01-01T12:00:00+0130"`:    time.Date(2026, 1, 1, 10, 30, 0, 0, time.UTC),
+		`"2026-06-30T23:59:60Z"`:        time.Date(2026, 7, 1, 0, 0, 0, 0, time.UTC),
+		`"0001-01-01T00:00:00"`:         {}, `"0000-00-00 00:00:00"`: {}, `null`: {},
+	} {
+		row := at(text)
+		require.Nil(t, row.Rejected, text)
+		require.Equal(t, want, row.ChangedAt, text)
+		if !want.IsZero() {
+			require.Equal(t, want.UnixMicro(), row.Event.Version, text)
+			require.Equal(t, want, row.Event.OccurredAt, text)
+		} else {
+			require.Zero(t, row.Event.Version, text)
+		}
+	}
+	for _, text := range []string{`"/Date(1767268800000)/"`, `"yesterday"`, `1767268800`, `""`, `"2026-01-01"`, `"2026-02-30T00:00:00Z"`, `"01.01.2026 12:00"`, `{}`, `true`} {
+		row := at(text)
+		require.NotNil(t, row.Rejected, text)
+		require.Equal(t, order.InvalidField, row.Rejected.Reason)
+		require.Contains(t, row.Rejected.Detail, "changed_at")
+		require.True(t, row.Eventlike, "in a topic it would be an event")
+		require.Equal(t, "1", row.Event.SyncID)
+	}
+	// So A, B, A are three, and so are two equal invoices.
+	require.NotEqual(t, at(`"2026-01-01T12:00:00"`).Event.ID, at(`"2026-01-01T12:00:01"`).Event.ID)
 
 	a, b := read(t, anEvent).Event.ID, read(t, anEvent).Event.ID
 	require.Equal(t, a, b, "the same content is the same event")

@@ -1,10 +1,12 @@
 package erp
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -50,15 +52,17 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
-	l, err := s.parse("events", answer.body)
+	l, err := s.parse("events", answer, r.Limit <= 1)
 	if err == nil {
-		err = s.follow("events", l, cursor.Next)
+		err = s.follow(answer.where, l, cursor.Next)
 	}
 	if err == nil && len(l.items) > 0 && l.next == "" {
-		err = fmt.Errorf("GET %s/events: the answer has no next, so its events would be read again for ever", s.base.Host)
+		err = fmt.Errorf("%s: the answer has no next, so its events would be read again for ever", answer.where)
 	}
-	if err == nil && l.more && cursor.visited(l.next) {
-		err = fmt.Errorf("GET %s/events: the answer's next %q was given before: the ERP goes round in circles", s.base.Host, clip(l.next))
+	if err == nil && l.more {
+		if cursor.Walk, err = cursor.Walk.on(l); err != nil {
+			err = fmt.Errorf("%s: %w", answer.where, err)
+		}
 	}
 	if err != nil {
 		return Page{}, err
@@ -66,6 +70,7 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 
 	if begun := cursor.begin(answer.at.UnixMicro()); len(begun.Trail) < len(cursor.Trail) {
 		// What was asked for lies behind the place to begin at, and is read again from there.
+		begun.Walk = walk{} // what was asked for comes again
 		page := Page{More: true}
 		page.Next, err = begun.encode()
 		return page, err
@@ -149,11 +154,21 @@ func changedAt(fields order.Fields) (time.Time, error) {
 // looseFields are those of an event that may be none.
 type looseFields order.Fields
 
-// parseLoosely reads fields of what ParseFields rejects, an event that is too large, say.
+// looseField finds the fields that say where an event belongs, in a text that is no JSON.
+var looseField = regexp.MustCompile(`"(sync_id|channel)"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9]+)`)
+
+// parseLoosely reads fields of what ParseFields rejects: an event that is too large, say, or one with a bad byte in
+// it, of which these are the first of their names.
 func parseLoosely(raw []byte) looseFields {
 	var fields looseFields
-	if json.Unmarshal(raw, &fields) != nil {
-		return nil
+	if json.Unmarshal(raw, &fields) == nil || !bytes.HasPrefix(raw, []byte{'{'}) {
+		return fields
+	}
+	fields = looseFields{}
+	for _, found := range looseField.FindAllSubmatch(raw, -1) {
+		if name := string(found[1]); fields[name] == nil && json.Valid(found[2]) {
+			fields[name] = slices.Clone(found[2])
+		}
 	}
 	return fields
 }
@@ -173,6 +188,7 @@ func (f looseFields) text(name string) string {
 type httpOrdersCursor struct {
 	Kind string `json:"kind"`
 	Next string `json:"next"`
+	Walk walk   `json:"walk,omitzero"`
 }
 
 // Orders lists the orders as the service sorts them.
@@ -189,9 +205,14 @@ func (s *httpSource) Orders(ctx context.Context, after Cursor, limit int) (Order
 	if cursor.Next != "" {
 		parameters.Set("after", cursor.Next)
 	}
-	l, err := s.orders(ctx, parameters)
+	l, where, err := s.orders(ctx, parameters)
 	if err == nil {
-		err = s.follow("orders", l, cursor.Next)
+		err = s.follow(where, l, cursor.Next)
+	}
+	if err == nil && l.more {
+		if cursor.Walk, err = cursor.Walk.on(l); err != nil {
+			err = fmt.Errorf("%s: %w", where, err)
+		}
 	}
 	if err != nil {
 		return OrderPage{}, err
@@ -202,7 +223,7 @@ func (s *httpSource) Orders(ctx context.Context, after Cursor, limit int) (Order
 		page.Orders = append(page.Orders, m.listed(item))
 	}
 	if l.next != "" {
-		next, err := json.Marshal(httpOrdersCursor{Kind: httpKind, Next: l.next})
+		next, err := json.Marshal(httpOrdersCursor{Kind: httpKind, Next: l.next, Walk: cursor.Walk})
 		if err != nil {
 			return OrderPage{}, err
 		}
@@ -211,12 +232,13 @@ func (s *httpSource) Orders(ctx context.Context, after Cursor, limit int) (Order
 	return page, nil
 }
 
-func (s *httpSource) orders(ctx context.Context, parameters url.Values) (list, error) {
+func (s *httpSource) orders(ctx context.Context, parameters url.Values) (l list, where string, err error) {
 	answer, err := s.get(ctx, "orders", parameters)
 	if err != nil {
-		return list{}, err
+		return list{}, "", err
 	}
-	return s.parse("orders", answer.body)
+	l, err = s.parse("orders", answer, parameters.Get("limit") == "1")
+	return l, answer.where, err
 }
 
 func (m maker) listed(raw json.RawMessage) Order {
@@ -242,7 +264,7 @@ func (s *httpSource) Known(ctx context.Context, syncIDs []string) (map[string]bo
 	known := make(map[string]bool, len(syncIDs))
 	for chunk := range slices.Chunk(syncIDs, knownIDs) {
 		ctx, cancel := context.WithTimeout(ctx, s.timeout)
-		l, err := s.orders(ctx, url.Values{"id": chunk})
+		l, _, err := s.orders(ctx, url.Values{"id": chunk})
 		cancel()
 		if err != nil {
 			return nil, err

@@ -69,6 +69,17 @@ func (m maker) event(row *Row, c change, channel order.Channel) error {
 		return c.broken
 	}
 	own := !c.fields.Absent("occurred_at")
+	if own {
+		raw := c.fields["occurred_at"]
+		if at, ok := occurredAt(raw); ok {
+			c.fields["occurred_at"] = quoteTime(at)
+		} else {
+			// It counts as absent. What stands there still says which event it is.
+			c.place += "\x00" + string(raw)
+			delete(c.fields, "occurred_at")
+			own = false
+		}
+	}
 	named := own || representable(c.changedAt)
 	if !own && named {
 		c.fields["occurred_at"] = quoteTime(c.changedAt)

@@ -1,6 +1,7 @@
 package erp
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -40,4 +41,14 @@ func readTime(text string) (time.Time, error) {
 		return t, nil
 	}
 	return time.Time{}, fmt.Errorf("%q is no time such as 2010-12-01T08:26:00Z", clip(text))
+}
+
+// occurredAt reads a field that is a time, and reports whether an event can have it.
+func occurredAt(field json.RawMessage) (time.Time, bool) {
+	var text string
+	if json.Unmarshal(field, &text) != nil {
+		return time.Time{}, false
+	}
+	t, err := readTime(text)
+	return t, err == nil && !t.IsZero()
 }

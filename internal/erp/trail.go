@@ -18,6 +18,8 @@ type httpCursor struct {
 	Trail []step `json:"trail,omitempty"`
 	// Began is the ERP's clock when the poll that came here began; 0 before its first page.
 	Began int64 `json:"began,omitempty"`
+	// Walk guards the poll against a list without an end.
+	Walk walk `json:"walk,omitzero"`
 	// Before is the Began of the poll before the one that begins here, and Overlap how far that goes back.
 	Before  int64 `json:"before,omitempty"`
 	Overlap int64 `json:"overlap,omitempty"`
@@ -59,16 +61,6 @@ func (c httpCursor) moved(next string, at int64) httpCursor {
 	c.step = step{Next: next, At: max(at, c.At)} // a page whose changes are older does not make the way younger
 	c.Trail = thin(trail, c.At)
 	return c
-}
-
-// visited tells whether a place lies on the way here.
-func (c httpCursor) visited(next string) bool {
-	for _, s := range c.Trail {
-		if s.Next == next && next != "" {
-			return true
-		}
-	}
-	return false
 }
 
 // rewind goes back along the trail by overlap, from the place or from when the poll that came here began,

@@ -80,6 +80,18 @@ type Poll struct {
 	// Attempt and Error are of a poll under way that has failed and is tried again.
 	Attempt int    `json:"attempt,omitempty"`
 	Error   string `json:"error,omitempty"`
+	// UnderWay is how far a poll under way is; nil where none is, or nothing is known of it yet.
+	UnderWay *Progress `json:"under_way,omitempty"`
+}
+
+// Progress is how far a poll is.
+type Progress struct {
+	StartedAt time.Time `json:"started_at,omitzero"`
+	// Rows are those that it has read, and Published those of them that are in Kafka now.
+	Rows      int64 `json:"rows"`
+	Published int64 `json:"published"`
+	// ChangedUntil is the time of the youngest change read; zero where the ERP tells none.
+	ChangedUntil time.Time `json:"changed_until,omitzero"`
 }
 
 // since is the time since which no poll has come through, as far as is known.

@@ -47,5 +47,8 @@ func polled(ctx context.Context, temporal client.Client) (freshness.Poll, bool, 
 	if s.Running != nil && s.Running.Attempt > 1 {
 		p.Attempt, p.Error = s.Running.Attempt, s.Running.Error
 	}
+	if state, ok := s.Running.Poll(); ok {
+		p.UnderWay = &freshness.Progress{StartedAt: state.StartedAt, Rows: state.Read, Published: state.Published, ChangedUntil: state.ChangedUntil}
+	}
 	return p, true, nil
 }

@@ -56,6 +56,14 @@ type Run struct {
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
+// Poll is the state that a run of a poll has come to, and whether there is one. The run may be nil.
+func (r *Run) Poll() (state workflows.PollState, ok bool) {
+	if r == nil || len(r.Result) == 0 {
+		return state, false
+	}
+	return state, json.Unmarshal(r.Result, &state) == nil
+}
+
 // List tells how the schedules stand; those that do not exist are left out.
 func List(ctx context.Context, c client.Client) ([]Schedule, error) {
 	all := []Schedule{}
