@@ -60,6 +60,7 @@ race: setup
 test-real: setup
 	@go run ./internal/devstack/setup kafka
 	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 30m $(TESTFLAGS) ./e2e/... ./internal/devstack
+	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 10m $(TESTFLAGS) -run TestApacheKafka ./internal/intake
 
 ## webui           stuck orders in Temporal's Web UI, in a headless Chromium, which it installs if there is none
 .PHONY: webui

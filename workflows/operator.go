@@ -62,7 +62,11 @@ func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 		s.note(signal, in, Acted, "skipped "+e.Name(), nil)
 		s.Inbox.Skip(now)
 	case SignalAmend:
-		data, err := order.ParseData(in.Data)
+		parse := order.CompactData
+		if s.strict() {
+			parse = order.ParseData
+		}
+		data, err := parse(in.Data)
 		if err != nil {
 			s.note(signal, in, Refused, "refused: "+err.Error(), nil)
 			return
@@ -74,7 +78,7 @@ func (s *orderSync) takeOperator(signal string, payload *commonpb.Payload) {
 }
 
 // strict returns whether the run reads operator signals strictly, and takes the first digits of an
-// event's id for it. Runs under rules 1 ignore unknown fields and want the whole id.
+// event's id for it. Runs under rules 1 ignore unknown fields, want the whole id and take any data.
 func (s *orderSync) strict() bool { return s.rules() >= RulesCredit }
 
 // names returns whether a signal's event_id names the event that the order is stuck on.

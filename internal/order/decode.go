@@ -1,7 +1,6 @@
 package order
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -37,6 +36,8 @@ const (
 	MissingField  Reason = "missing-field"
 	InvalidField  Reason = "invalid-field"
 	UnknownEvent  Reason = "unknown-event"
+	// TooDeep is data that is nested more than MaxDepth levels deep.
+	TooDeep Reason = "too-deep"
 	// OrderBlocked is an event that arrived behind a stuck order whose queue was full.
 	OrderBlocked Reason = "order-blocked"
 	// OrderBacklog is an event that its order's workflow could not hold, stuck or not.
@@ -92,12 +93,16 @@ func ParseFields(value []byte) (Fields, error) {
 		return nil, reject(NullValue, "the record has no value (a tombstone); an event is a JSON object")
 	case len(value) > MaxValue:
 		return nil, reject(ValueTooLarge, "the value has %d bytes, the limit is %d", len(value), MaxValue)
-	case !utf8.Valid(value):
+	}
+	if err := foreign(value); err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(value) {
 		return nil, reject(InvalidUTF8, "the value is not valid UTF-8")
 	}
 	var fields Fields
 	if err := json.Unmarshal(value, &fields); err != nil {
-		return nil, reject(MalformedJSON, "the value is no JSON object: %v", err)
+		return nil, notAnObject(value, err)
 	}
 	if fields == nil {
 		return nil, reject(MalformedJSON, "the value is null, an event is a JSON object")
@@ -122,6 +127,11 @@ func (f Fields) Event(rec Record, channel Channel) (Event, error) {
 		Channel: channel,
 		Source:  Source{Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, ReceivedAt: received},
 	}
+	if f.Absent("sync_id") {
+		if err := f.envelope(); err != nil {
+			return Event{}, err
+		}
+	}
 	var err error
 	if e.SyncID, err = syncID(f["sync_id"]); err != nil {
 		return Event{}, err
@@ -138,8 +148,10 @@ func (f Fields) Event(rec Record, channel Channel) (Event, error) {
 	if !e.Versioned() || e.Kind == Invoice {
 		e.Digest = meaningOfValid(e.Data).Digest()
 	}
-	if e.OccurredAt, err = occurredAt(f["occurred_at"], received); err != nil {
-		return Event{}, err
+	if at, ok := f.OccurredAt(); ok {
+		e.OccurredAt = at
+	} else {
+		e.OccurredAt = received
 	}
 	if e.ID, err = eventID(f["event_id"], e); err != nil {
 		return Event{}, err
@@ -198,25 +210,6 @@ func kind(raw json.RawMessage) (Kind, error) {
 	return "", reject(UnknownEvent, "event %s is none of %s, %s, %s", clip(raw), Creation, Update, Invoice)
 }
 
-// ParseData takes an order's data: any JSON value but null, compacted. Every error is a
-// *Rejection.
-func ParseData(raw json.RawMessage) (json.RawMessage, error) {
-	switch {
-	case absent(raw):
-		return nil, reject(MissingField, "data is missing or null")
-	case len(raw) > MaxValue:
-		return nil, reject(ValueTooLarge, "data has %d bytes, the limit is %d", len(raw), MaxValue)
-	case !utf8.Valid(raw):
-		return nil, reject(InvalidUTF8, "data is not valid UTF-8")
-	}
-	var compact bytes.Buffer
-	compact.Grow(len(raw))
-	if err := json.Compact(&compact, raw); err != nil {
-		return nil, reject(MalformedJSON, "data: %v", err)
-	}
-	return compact.Bytes(), nil
-}
-
 func version(raw json.RawMessage) (int64, error) {
 	if absent(raw) {
 		return 0, nil
@@ -226,24 +219,6 @@ func version(raw json.RawMessage) (int64, error) {
 		return 0, reject(InvalidField, "version must be an integer of 1 or more within 64 bits, not %s", clip(raw))
 	}
 	return v, nil
-}
-
-func occurredAt(raw json.RawMessage, received time.Time) (time.Time, error) {
-	if absent(raw) {
-		return received, nil
-	}
-	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return time.Time{}, reject(InvalidField, "occurred_at must be a string, not %s", clip(raw))
-	}
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return time.Time{}, reject(InvalidField, "occurred_at %s is no RFC 3339 time, such as 2010-12-01T08:26:00Z", clip(raw))
-	}
-	if t = t.UTC().Truncate(time.Microsecond); t != ClampTime(t) {
-		return time.Time{}, reject(InvalidField, "occurred_at %s is outside the years 1000 to 9999", clip(raw))
-	}
-	return t, nil
 }
 
 // The range of a MySQL DATETIME (https://dev.mysql.com/doc/refman/8.4/en/datetime.html).
