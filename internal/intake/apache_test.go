@@ -50,7 +50,7 @@ func setupApache(t *testing.T, config ...kafka.ConfigEntry) (b *bundle, topic st
 		return err
 	}, "the topics have leaders")
 	b.temporal = dial(t, "default")
-	b.producer = publish.New(publish.Options{Brokers: b.brokers, DeadLetterTopic: b.prefix + deadLetters})
+	b.producer = publish.New(publish.Options{Brokers: b.brokers, Transport: b.kafka.Transport, DeadLetterTopic: b.prefix + deadLetters})
 	t.Cleanup(func() { require.NoError(t, b.producer.Close()) })
 	return b, topic
 }
