@@ -237,3 +237,30 @@ func TestReplayOfOneOrder(t *testing.T) {
 	require.JSONEq(t, `{"n":1}`, b.data("2"), "as it was asked for")
 	b.requireAppliedOnce()
 }
+
+// A record whose timestamp is none (here in seconds) lies before every --since, by Kafka's index of times as by its own word.
+// It is replayed all the same.
+func TestReplayFindsRecordsWithoutATimestamp(t *testing.T) {
+	b := setup(t, "HOLD_WINDOW=1h")
+	b.run()
+	for n, at := range map[int]time.Time{1: time.UnixMilli(time.Now().Unix()), 2: time.UnixMilli(1), 3: time.Now().Add(-time.Hour), 4: time.Now()} {
+		id := fmt.Sprint(n)
+		require.NoError(t, b.producer.Publish(t.Context(), kafka.Message{
+			Topic: b.topics()[order.Online], Key: []byte(id), Time: at, Value: fmt.Appendf(nil, `{"sync_id":%d,"event":"order_updation","data":1}`, n),
+		}))
+	}
+	for n := range 4 {
+		id := fmt.Sprint(n + 1)
+		devtest.Eventually(t, time.Minute, func() error {
+			state, err := operator.State(t.Context(), b.temporal, id)
+			if err == nil && state.PendingCount != 1 {
+				err = fmt.Errorf("%d", state.PendingCount)
+			}
+			return err
+		}, "it is held")
+		require.NoError(t, b.temporal.TerminateWorkflow(t.Context(), "order-"+id, "", "by a test"))
+	}
+	require.EqualValues(t, 4, b.replayAgain("--since", "1960-01-01T00:00:00Z", "--dry-run").Missing)
+	found := b.replayAgain("--since", "10m", "--why", "a test")
+	require.EqualValues(t, 3, found.Sent, "all but the one of an hour ago: %+v", found)
+}

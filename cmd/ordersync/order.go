@@ -258,9 +258,13 @@ func printTimeline(out io.Writer, entries []entryView) error {
 		if e.Repair {
 			name += " (repair)"
 		}
+		took := "-" // the record's timestamp is none
+		if order.Plausible(e.ReceivedAt, e.AppliedAt) {
+			took = latency(e.Latency())
+		}
 		t.row(stamp(e.OccurredAt), name,
 			fmt.Sprintf("%s/%d/%d", e.SourceTopic, e.SourcePartition, e.SourceOffset),
-			e.Outcome, exact(e.AppliedAt), latency(e.Latency()))
+			e.Outcome, exact(e.AppliedAt), took)
 	}
 	return t.flush()
 }

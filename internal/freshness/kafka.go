@@ -30,9 +30,10 @@ type head struct {
 	offset int64
 	// at is the ERP's time of its event. What is no event has the record's, and a record is never
 	// younger than its timestamp.
-	at     time.Time
-	since  time.Time // the record's timestamp
-	syncID string    // empty for what is no event
+	at time.Time
+	// since is the record's timestamp, or when it was looked at where that is not plausible.
+	since  time.Time
+	syncID string // empty for what is no event
 }
 
 // backlogs looks the partitions of topics up, and reads the head of each that lags. Of a topic for
@@ -64,7 +65,7 @@ func (p *Probe) backlogs(ctx context.Context, channels map[string]order.Channel)
 			readers.Go(func() error {
 				m, found, err := p.Reader.Head(ctx, b.Span)
 				if found {
-					b.head = headOf(m, channels[m.Topic])
+					b.head = headOf(m, channels[m.Topic], time.Now())
 				}
 				return err
 			})
@@ -76,8 +77,12 @@ func (p *Probe) backlogs(ctx context.Context, channels map[string]order.Channel)
 	return all, nil
 }
 
-func headOf(m kafka.Message, channel order.Channel) *head {
-	h := &head{offset: m.Offset, at: m.Time.UTC(), since: m.Time.UTC()}
+func headOf(m kafka.Message, channel order.Channel, now time.Time) *head {
+	since := m.Time.UTC()
+	if !order.Plausible(since, now) {
+		since = now.UTC()
+	}
+	h := &head{offset: m.Offset, at: since, since: since}
 	e, err := order.Decode(order.Record{
 		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
 	}, channel)
@@ -85,7 +90,7 @@ func headOf(m kafka.Message, channel order.Channel) *head {
 		return h // a dead letter to be
 	}
 	h.syncID = e.SyncID
-	if e.OccurredAt.Before(h.at) { // a later one is an ERP whose clock is ahead
+	if e.OccurredAt.Before(h.at) && order.Plausible(e.OccurredAt, now) { // a later one is an ERP whose clock is ahead
 		h.at = e.OccurredAt
 	}
 	return h

@@ -154,7 +154,7 @@ func (p *Probe) channel(channel order.Channel, f findings, now time.Time) Channe
 	}
 	if p.Target != nil && f.targetErr == nil {
 		var busiest target.Pace
-		if c.EventsPerSecond, busiest = pace(f.paces, p.Topics, channel); busiest.Events > 0 {
+		if c.EventsPerSecond, busiest = pace(f.paces, p.Topics, channel); busiest.Timed > 0 {
 			p50, p99 := busiest.P50.Milliseconds(), busiest.P99.Milliseconds()
 			c.P50, c.P99 = &p50, &p99
 		}

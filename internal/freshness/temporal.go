@@ -107,7 +107,9 @@ func (s *steps) occurred(ctx context.Context, c client.Client, orders []operator
 			continue
 		}
 		key := stuckOn{orders[of].SyncID, times[of]}
-		times[of] = earlier(times[of], step.OccurredAt.UTC())
+		if order.Plausible(step.OccurredAt, time.Now()) { // else it is the timestamp of a record that has none
+			times[of] = earlier(times[of], step.OccurredAt.UTC())
+		}
 		known[key] = times[of]
 	}
 	s.known = known

@@ -144,3 +144,48 @@ func TestKeyThatIsTooLarge(t *testing.T) {
 	require.Equal(t, strconv.Itoa(len(key)), headers(letters[0])[publish.HeaderKeySize])
 	require.NoError(t, m.Ready())
 }
+
+// Producers also write no time, or seconds for milliseconds. Such a record is as old as it is known.
+func TestTimestampsThatAreNone(t *testing.T) {
+	b := setup(t)
+	registry := prometheus.NewRegistry()
+	o := b.options()
+	o.Registerer = registry
+	hold := make(chan struct{})
+	var records []recordsettest.Record
+	for n, ms := range []int64{-1, 0, time.Now().Unix(), time.Now().UnixMicro()} {
+		m := message("online", b.syncID(n), order.Creation, 1)
+		records = append(records, recordsettest.Record{Offset: int64(n), At: ms, Value: m.Value})
+	}
+	b.produce("online", 0, recordsettest.Batch{Last: 3, Records: records}.Bytes())
+	m := b.run(o, b.holding(hold))
+	b.awaitInFlight(m, len(records))
+	require.Less(t, value(t, registry, "oldest_unfinished_seconds", "online", "0"), time.Hour.Seconds())
+	close(hold)
+	for n := range records {
+		b.awaitVersions(b.syncID(n), 1)
+	}
+	b.awaitCommitted("online", 0, int64(len(records)))
+}
+
+func TestTimeThatCannotBeReadIsCounted(t *testing.T) {
+	b := setup(t)
+	id := b.syncID(1)
+	event := func(version int, occurred string) kafka.Message {
+		value := fmt.Sprintf(`{"sync_id":%q,"event":"order_updation","version":%d,"data":1,"occurred_at":%s}`, id, version, occurred)
+		return kafka.Message{Topic: "online", Key: []byte(id), Value: []byte(value)}
+	}
+	b.publish(event(1, `"yesterday"`), event(2, `1700000000`), event(3, `"2026-01-01t00:00:00z"`), event(4, `null`))
+	o := b.options()
+	registry := prometheus.NewRegistry()
+	o.Registerer = registry
+	b.run(o)
+	b.awaitVersions(id, 1, 2, 3, 4)
+	b.awaitCommitted("online", home(id), 4)
+	require.Equal(t, 2.0, value(t, registry, "unread_times_total", "online"))
+	h, err := b.handed(id)
+	require.NoError(t, err)
+	require.Equal(t, h.events[0].Source.ReceivedAt, h.events[0].OccurredAt)
+	require.Equal(t, 2026, h.events[2].OccurredAt.Year())
+	require.Empty(t, b.buried())
+}

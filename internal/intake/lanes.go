@@ -159,7 +159,7 @@ func (l *lanes) fits(r *record) bool {
 func (l *lanes) add(r *record) {
 	s := l.shares[r.message.Topic]
 	s.bytes += r.size()
-	r.tracker.fetched(r.message.Offset, r.message.Time)
+	r.tracker.fetched(r.message.Offset, r.since())
 	if r.rejection != nil {
 		l.bury(r, r.rejection.Reason, r.rejection.Detail)
 		return

@@ -14,6 +14,7 @@ type metrics struct {
 	deadLetters      *prometheus.CounterVec // topic, reason
 	foreignKey       *prometheus.CounterVec // topic
 	foreignPartition *prometheus.CounterVec // topic
+	unreadTimes      *prometheus.CounterVec // topic
 	lost             *prometheus.CounterVec // topic
 	reset            *prometheus.CounterVec // topic
 	calls            *prometheus.HistogramVec
@@ -46,6 +47,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		deadLetters:      counters("dead_letters_total", "Records acknowledged by the dead-letter topic.", "topic", "reason"),
 		foreignKey:       counters("foreign_key_total", "Events whose record has no key, or one that is not their sync_id.", "topic"),
 		foreignPartition: counters("foreign_partition_total", "Events in another partition than Murmur2 of their sync_id gives.", "topic"),
+		unreadTimes:      counters("unread_times_total", "Events whose occurred_at cannot be read, so that the record's timestamp stands for it.", "topic"),
 		lost:             counters("offsets_lost_total", "Offsets that Kafka's retention deleted before they were read.", "topic"),
 		reset:            counters("topic_resets_total", "Partitions that began anew below the committed offset.", "topic"),
 		calls: f.NewHistogramVec(prometheus.HistogramOpts{

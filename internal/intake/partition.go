@@ -218,7 +218,7 @@ func (p *partition) hand(ctx context.Context, records []*record) error {
 // two partitions have no order of arrival.
 func (p *partition) decode(m incoming, t *tracker) *record {
 	r := &record{message: m.Message, keyDigest: m.keyDigest, valueDigest: m.valueDigest, partition: p, tracker: t}
-	e, err := m.event(p.channel)
+	e, unreadTime, err := m.event(p.channel)
 	if err != nil {
 		if !errors.As(err, &r.rejection) {
 			r.rejection = &order.Rejection{Reason: order.MalformedJSON, Detail: err.Error()}
@@ -226,6 +226,9 @@ func (p *partition) decode(m incoming, t *tracker) *record {
 		return r
 	}
 	r.event = e
+	if unreadTime {
+		p.intake.metrics.unreadTimes.WithLabelValues(p.topic).Inc()
+	}
 	if string(m.Key) != e.SyncID {
 		p.intake.metrics.foreignKey.WithLabelValues(p.topic).Inc()
 	}

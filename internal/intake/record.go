@@ -2,6 +2,7 @@ package intake
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -26,6 +27,14 @@ func (r *record) size() int {
 	return len(r.message.Key) + len(r.message.Value) + r.event.Size()
 }
 
+// since is when the record was written. One without a plausible timestamp counts from now on.
+func (r *record) since() time.Time {
+	if now := time.Now(); !order.Plausible(r.message.Time, now) {
+		return now
+	}
+	return r.message.Time
+}
+
 func (r *record) deadLetter(reason order.Reason, detail string) order.DeadLetter {
 	return order.DeadLetter{
 		Source: order.Source{
@@ -43,17 +52,21 @@ func (r *record) deadLetter(reason order.Reason, detail string) order.DeadLetter
 	}
 }
 
-// event is the event in a message. Every error is a *order.Rejection.
-func (m incoming) event(channel order.Channel) (order.Event, error) {
+// event is the event in a message, and whether its occurred_at could not be read. Every error is a *order.Rejection.
+func (m incoming) event(channel order.Channel) (e order.Event, unreadTime bool, err error) {
 	switch {
 	case m.corrupt != nil:
-		return order.Event{}, &order.Rejection{Reason: order.CorruptBatch, Detail: fmt.Sprintf(
+		return order.Event{}, false, &order.Rejection{Reason: order.CorruptBatch, Detail: fmt.Sprintf(
 			"%v; it stands for all events of these offsets: have them published again", m.corrupt)}
 	case m.valueDigest != nil:
-		return order.Event{}, &order.Rejection{Reason: order.ValueTooLarge, Detail: fmt.Sprintf(
+		return order.Event{}, false, &order.Rejection{Reason: order.ValueTooLarge, Detail: fmt.Sprintf(
 			"the value has %d bytes, the limit is %d", m.valueDigest.Size, order.MaxValue)}
 	}
-	return order.Decode(order.Record{
-		Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time, Value: m.Value,
-	}, channel)
+	fields, err := order.ParseFields(m.Value)
+	if err != nil {
+		return order.Event{}, false, err
+	}
+	_, read := fields.OccurredAt()
+	event, err := fields.Event(order.Record{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time}, channel)
+	return event, !read && !fields.Absent("occurred_at"), err
 }

@@ -240,6 +240,17 @@ func ClampTime(t time.Time) time.Time {
 	}
 }
 
+// Plausible returns whether a record's timestamp may be when it was written, as seen at now. Producers also write -1 and 0
+// (none), seconds or microseconds for milliseconds, and what a clock says that is far ahead.
+func Plausible(timestamp, now time.Time) bool {
+	return !timestamp.Before(firstPlausible) && timestamp.Before(now.Add(clockSkew))
+}
+
+// Seconds that are taken for milliseconds come to 1970. No clock that is right is a day ahead.
+var firstPlausible = time.Date(1971, 1, 1, 0, 0, 0, 0, time.UTC)
+
+const clockSkew = 24 * time.Hour
+
 // namespace is the UUIDv5 namespace of every event id that ordersync derives. It is part of
 // the ledger's meaning: with another one, re-read events would be new ones.
 var namespace = uuid.MustParse("5d6ff5b3-5a4c-5d0e-9e0b-3b1c1b4e7a52")

@@ -160,6 +160,17 @@ func TestTimestampsOfRecordsNeverStopAnEvent(t *testing.T) {
 	}
 }
 
+func TestPlausibleTimestamps(t *testing.T) {
+	now := time.Date(2026, 11, 28, 5, 0, 0, 0, time.UTC)
+	for ms, want := range map[int64]bool{
+		-1 << 62: false, -1: false, 0: false, now.Unix(): false, now.UnixMicro(): false, now.UnixNano(): false, 1 << 62: false,
+		now.UnixMilli(): true, now.Add(time.Hour).UnixMilli(): true, now.Add(48 * time.Hour).UnixMilli(): false,
+		time.Date(2010, 12, 1, 8, 26, 0, 0, time.UTC).UnixMilli(): true,
+	} {
+		require.Equal(t, want, order.Plausible(order.ClampTime(time.UnixMilli(ms)), now), ms)
+	}
+}
+
 func TestMessageKeepsTheIdentity(t *testing.T) {
 	first := decode(t, `{"sync_id":"<1>","event":"order_updation","data":{"a":"<b>"}}`)
 	value, err := first.Message()

@@ -59,7 +59,8 @@ type Options struct {
 
 	// Order restricts the replay to one order; empty for all.
 	Order string
-	// Since and Until bound the timestamps of the records; Until is excluded. Zero for no bound.
+	// Since and Until bound the timestamps of the records; Until is excluded. Zero for no bound. A record without a
+	// plausible timestamp (order.Plausible) is within all bounds.
 	Since, Until time.Time
 	// Force also sends events without a version that others have overtaken.
 	Force bool
@@ -133,7 +134,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	maps.Copy(channels, o.Backfill)
 	r := &run{
 		Options: o, channels: channels, result: Summary{DryRun: o.DryRun, Problems: []Problem{}},
-		id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{}, failed: map[string]error{},
+		began: time.Now(), id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{}, failed: map[string]error{},
 	}
 	err := r.run(ctx)
 	r.result.Orders = len(r.orders)
@@ -145,6 +146,7 @@ type run struct {
 	Options
 	channels map[string]order.Channel // of all topics
 	result   Summary
+	began    time.Time
 	id       uuid.UUID
 	// began is the youngest end of a run of the order that was noted when the replay began, by Temporal's clock.
 	began time.Time
@@ -187,7 +189,13 @@ func (r *run) run(ctx context.Context) error {
 	if err := r.readDeadLetters(ctx); err != nil {
 		return err
 	}
-	spans, err := r.Reader.SpansOf(ctx, r.channels, r.Backfill, r.Since)
+	// Kafka finds the first record of a time by the timestamps, and would leave out those before it that have none. So all
+	// is read; only what waits is counted from Since on.
+	spans, err := r.Reader.SpansOf(ctx, r.channels, r.Backfill, time.Time{})
+	if err != nil {
+		return err
+	}
+	recent, err := r.Reader.SpansOf(ctx, r.channels, r.Backfill, r.Since)
 	if err != nil {
 		return err
 	}
@@ -199,6 +207,11 @@ func (r *run) run(ctx context.Context) error {
 	for i := range spans {
 		spans[i].End = waiting[i].First
 		total += spans[i].Len()
+		for _, s := range recent {
+			if s.Topic == waiting[i].Topic && s.Partition == waiting[i].Partition {
+				waiting[i].First = max(waiting[i].First, s.First)
+			}
+		}
 		r.result.Waiting += waiting[i].Len()
 	}
 	// Read to the end also with an Until: timestamps need not rise.
@@ -259,7 +272,8 @@ func (r *run) readDeadLetters(ctx context.Context) error {
 
 // take puts a record's event into the chunk.
 func (r *run) take(ctx context.Context, m kafka.Message) error {
-	if m.Time.Before(r.Since) || !r.Until.IsZero() && !m.Time.Before(r.Until) {
+	outside := m.Time.Before(r.Since) || !r.Until.IsZero() && !m.Time.Before(r.Until)
+	if outside && order.Plausible(m.Time, r.began) {
 		return nil
 	}
 	r.result.Read++

@@ -38,6 +38,7 @@ type Tally struct {
 	rejections int // rejected records whose dead letter is there
 	invoices   int // applied ones
 
+	began       time.Time
 	first, last time.Time       // broker timestamp of the first record, last commit
 	patient     map[string]bool // topics whose events have no latency
 	latencies   []uint32        // ms from broker timestamp to commit
@@ -140,6 +141,7 @@ func (l letter) covers(e *event) bool {
 // NewTally is an empty one. Of patient topics nobody asks how long their events take.
 func NewTally(patient ...string) *Tally {
 	t := &Tally{
+		began:   time.Now(),
 		orderOf: map[string]int32{}, topicOf: map[string]int16{}, eventOf: map[identity]int32{}, aliases: map[int32]order.Alias{},
 		rejected: map[place]*rejection{},
 		letters:  letters{byPlace: map[place]time.Time{}, byEvent: map[named]letter{}},
@@ -192,7 +194,7 @@ func (t *Tally) Rejected(source order.Source) {
 
 func (t *Tally) record(at time.Time) {
 	t.records++
-	if t.first.IsZero() || at.Before(t.first) {
+	if order.Plausible(at, t.began) && (t.first.IsZero() || at.Before(t.first)) {
 		t.first = at
 	}
 }
@@ -297,7 +299,7 @@ func (t *Tally) tick(e *event, entry target.Entry) {
 	if entry.AppliedAt.After(t.last) {
 		t.last = entry.AppliedAt
 	}
-	if !t.patient[entry.SourceTopic] {
+	if !t.patient[entry.SourceTopic] && order.Plausible(entry.ReceivedAt, entry.AppliedAt) {
 		took := max(0, entry.Latency().Milliseconds())
 		t.latencies = append(t.latencies, uint32(min(took, math.MaxUint32)))
 	}

@@ -268,6 +268,27 @@ func TestTallyHasNoLatencyOfPatientTopics(t *testing.T) {
 	assert.InDelta(t, 0.3, s.EventsPerSecond, 0.01, "of all")
 }
 
+// A record without a plausible timestamp (-1, 0, seconds, far ahead) is settled as any other, and measured by nothing.
+func TestTallyMeasuresNothingByTimestampsThatAreNone(t *testing.T) {
+	tally, rows := NewTally(), ledger{}
+	events := []order.Event{published("1", "a", order.Creation, 0), published("2", "b", order.Creation, 1), published("3", "c", order.Creation, 2), published("4", "d", order.Creation, 3)}
+	for i, at := range []time.Time{time.UnixMilli(-1).UTC(), time.UnixMilli(1_700_000_000).UTC(), order.ClampTime(time.UnixMilli(1 << 62))} {
+		events[i].Source.ReceivedAt = at
+	}
+	for _, e := range events {
+		tally.Published(e)
+		rows.put(e, order.Applied, 2*time.Second)
+		row := rows[target.KeyOf(e)]
+		row.AppliedAt = noon.Add(5 * time.Second) // the last was received 2 s before
+		rows[target.KeyOf(e)] = row
+	}
+	require.Equal(t, len(events), rows.tick(tally))
+	s := tally.Summary(nil)
+	require.Zero(t, s.Outstanding)
+	require.Equal(t, noon.Add(3*time.Second), *s.FirstPublished)
+	require.Equal(t, []int64{2000, 2000}, []int64{s.P50, s.P99})
+}
+
 func TestTallyNamesTheFirstInKafka(t *testing.T) {
 	tally := NewTally()
 	for i := range 40 {

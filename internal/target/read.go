@@ -98,8 +98,13 @@ type Entry struct {
 }
 
 // Latency is the time from the broker's timestamp to the target. It is only as good as the two
-// servers' clocks agree.
-func (e Entry) Latency() time.Duration { return e.AppliedAt.Sub(e.ReceivedAt) }
+// servers' clocks agree, and 0 where the record's timestamp is not plausible.
+func (e Entry) Latency() time.Duration {
+	if !order.Plausible(e.ReceivedAt, e.AppliedAt) {
+		return 0
+	}
+	return e.AppliedAt.Sub(e.ReceivedAt)
+}
 
 // Is returns whether the entry is that of e, and not of another event that the ERP gave the same event_id.
 func (e Entry) Is(event order.Event) bool { return event.SameAs(e.Kind, e.Version, e.Digest) }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"ordersync/internal/order"
 )
 
 // maxRecent bounds the rows that Recent reads.
@@ -16,7 +18,9 @@ type Pace struct {
 	// Events are those that were resolved within Window, up to the moment it was asked for.
 	Events int
 	Window time.Duration
-	// P50 and P99 are quantiles of their time from the broker's timestamp to the target.
+	// Timed of them have a plausible timestamp. P50 and P99 are quantiles of their time from the broker's timestamp to the
+	// target; 0 of none.
+	Timed    int
 	P50, P99 time.Duration
 }
 
@@ -32,7 +36,7 @@ func (t *Target) Recent(ctx context.Context, window time.Duration) (_ map[string
 		return nil, fmt.Errorf("read the newest rows of order_events: %w", err)
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	latencies := map[string][]time.Duration{}
+	latencies, events := map[string][]time.Duration{}, map[string]int{}
 	read := 0
 	var now, applied time.Time
 	for rows.Next() {
@@ -41,7 +45,10 @@ func (t *Target) Recent(ctx context.Context, window time.Duration) (_ map[string
 		if err := rows.Scan(&topic, &received, &applied, &now); err != nil {
 			return nil, err
 		}
-		latencies[topic] = append(latencies[topic], applied.Sub(received))
+		if order.Plausible(received, applied) {
+			latencies[topic] = append(latencies[topic], applied.Sub(received))
+		}
+		events[topic]++
 		read++
 	}
 	if err := rows.Err(); err != nil {
@@ -51,16 +58,18 @@ func (t *Target) Recent(ctx context.Context, window time.Duration) (_ map[string
 		window = now.Sub(applied)
 	}
 	paces := map[string]Pace{}
-	for topic, times := range latencies {
+	for topic, n := range events {
+		times := latencies[topic]
 		slices.Sort(times)
-		paces[topic] = Pace{
-			Events: len(times), Window: window, P50: quantile(times, 50), P99: quantile(times, 99),
-		}
+		paces[topic] = Pace{Events: n, Window: window, Timed: len(times), P50: quantile(times, 50), P99: quantile(times, 99)}
 	}
 	return paces, nil
 }
 
-// quantile is the smallest of sorted values that percent of them do not exceed.
+// quantile is the smallest of sorted values that percent of them do not exceed; 0 of none.
 func quantile(sorted []time.Duration, percent int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
 	return sorted[(len(sorted)*percent+99)/100-1]
 }

@@ -37,10 +37,19 @@ func TestRecent(t *testing.T) {
 	insert("store", 1, 2*time.Second)
 	insert("old", 5, 2*time.Minute)
 	assert.Equal(t, map[string]Pace{
-		"online": {Events: 200, Window: time.Minute, P50: 100 * time.Millisecond, P99: 198 * time.Millisecond},
-		"store":  {Events: 1, Window: time.Minute, P50: time.Millisecond, P99: time.Millisecond},
+		"online": {Events: 200, Window: time.Minute, Timed: 200, P50: 100 * time.Millisecond, P99: 198 * time.Millisecond},
+		"store":  {Events: 1, Window: time.Minute, Timed: 1, P50: time.Millisecond, P99: time.Millisecond},
 	}, recent())
 	assert.InDelta(t, 200.0/60, recent()["online"].PerSecond(), 0.001)
+
+	// Timestamps of 0, in seconds and far ahead are no times.
+	for i, received := range []string{"1970-01-01", "1970-01-20 16:13:20", "9999-12-31"} {
+		target.exec(t, fmt.Sprintf(`INSERT INTO order_events (sync_id, event_id, kind, outcome, source_topic, source_partition, source_offset,
+			occurred_at, received_at, applied_at) VALUES ('untimed-%d', UUID(), 'order_creation', 'applied', 'store', 0, %[1]d, NOW(6), '%s', NOW(6))`, i, received))
+	}
+	store := recent()["store"]
+	assert.Equal(t, Pace{Events: 4, Window: time.Minute, Timed: 1, P50: time.Millisecond, P99: time.Millisecond}, store)
+	assert.Zero(t, Entry{ReceivedAt: time.Unix(0, 0), AppliedAt: time.Now()}.Latency())
 
 	// Above the bound the newest tell.
 	insert("busy", maxRecent, 500*time.Millisecond)

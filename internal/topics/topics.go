@@ -56,7 +56,7 @@ type Span struct {
 func (s Span) Len() int64 { return max(0, s.End-s.First) }
 
 // Spans looks up what a topic's partitions hold now, from the first record on that has a timestamp
-// of since or later. The zero time is the log's start.
+// of since or later. The zero time is the log's start, and so is one before 1970, which timestamps do not reach.
 func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Span, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -74,7 +74,7 @@ func (r Reader) Spans(ctx context.Context, topic string, since time.Time) ([]Spa
 	var ask []kafka.OffsetRequest
 	for _, p := range meta.Topics[0].Partitions {
 		ask = append(ask, kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
-		if !since.IsZero() {
+		if since.UnixMilli() > 0 {
 			ask = append(ask, kafka.TimeOffsetOf(p.ID, since))
 		}
 	}

@@ -74,6 +74,16 @@ func TestMergeGoesByTimestampAndKeepsThePartitionsOrder(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// Kafka takes -1 and -2 for the log's ends, and refuses what is below.
+func TestSpansSinceBefore1970(t *testing.T) {
+	r := fill(t, map[int][]int{0: {1}})
+	for _, since := range []time.Time{time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC), time.UnixMilli(-1), time.UnixMilli(-2), time.UnixMilli(0)} {
+		spans, err := r.Spans(t.Context(), topic, since)
+		require.NoError(t, err)
+		require.Equal(t, []string{"0/0"}, r.merged(t, spans))
+	}
+}
+
 func TestSpansBeginAtATimestamp(t *testing.T) {
 	r := fill(t, map[int][]int{0: {1, 4, 5}, 1: {2, 9, 3}})
 	for since, want := range map[int][]string{
