@@ -45,7 +45,7 @@ func TestRecent(t *testing.T) {
 	// Timestamps of 0, in seconds and far ahead are no times.
 	for i, received := range []string{"1970-01-01", "1970-01-20 16:13:20", "9999-12-31"} {
 		target.exec(t, fmt.Sprintf(`INSERT INTO order_events (sync_id, event_id, kind, outcome, source_topic, source_partition, source_offset,
-			occurred_at, received_at, applied_at) VALUES ('untimed-%d', UUID(), 'order_creation', 'applied', 'store', 0, %[1]d, NOW(6), '%s', NOW(6))`, i, received))
+			occurred_at, received_at, applied_at) VALUES ('untimed-%d', UUID(), 'order_creation', 'applied', 'store', 0, %[1]d, NOW(6), '%s', NOW(6) - INTERVAL 3 SECOND)`, i, received))
 	}
 	store := recent()["store"]
 	assert.Equal(t, Pace{Events: 4, Window: time.Minute, Timed: 1, P50: time.Millisecond, P99: time.Millisecond}, store)
