@@ -67,6 +67,7 @@ type bundle struct {
 func setup(t *testing.T, more ...string) *bundle {
 	t.Helper()
 	environ := map[string]string{
+		"USER":                    "tester",
 		"KAFKA_BROKERS":           strings.Join(devtest.Kafka(t), ","),
 		"KAFKA_GROUP":             devtest.Name(t, "group"),
 		"KAFKA_DEAD_LETTER_TOPIC": devtest.Name(t, "dead"),

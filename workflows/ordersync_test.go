@@ -778,3 +778,171 @@ func TestRequestToCancelIsRefused(t *testing.T) {
 	b.start(creation)
 	require.Equal(t, order.Invoiced, b.shop.status)
 }
+
+// A repeated signal is about the event that it names, and leaves the next one alone.
+func TestARepeatedSignalLeavesTheNextEventAlone(t *testing.T) {
+	for name, event := range map[string]string{"the whole id": update.ID.String(), "its first digits": update.ID.String()[:order.ShortID]} {
+		t.Run(name, func(t *testing.T) {
+			third := ev(order.Update, 3)
+			b := setup(t)
+			b.shop.fail = func(step order.Step) error {
+				if step.Event.Kind == order.Update && !strings.Contains(string(step.Event.Data), "mended") {
+					return refused
+				}
+				return nil
+			}
+			amend := workflows.Amend{EventID: event, Data: json.RawMessage(`{"mended":2}`)}
+			b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalAmend, amend) })
+			b.after(time.Hour+time.Second, func() {
+				require.Equal(t, third.ID, b.state().Step.EventID)
+				b.SignalWorkflow(workflows.SignalAmend, amend)
+				b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: event})
+				b.SignalWorkflow(workflows.SignalRetry, workflows.Retry{EventID: event})
+			})
+			b.after(2*time.Hour, func() {
+				for _, a := range b.state().Operator[1:] {
+					require.Equal(t, workflows.Ignored, a.Verdict)
+					require.Equal(t, "ignored: the order is stuck on order_updation v3 "+third.ID.String(), a.Effect)
+				}
+				require.Equal(t, 1, strings.Count(strings.Join(b.shop.steps, " "), "v3"), "v3 was not tried again")
+				require.JSONEq(t, `{"mended":2}`, string(b.shop.data))
+				b.shop.fail = nil
+				b.SignalWorkflow(workflows.SignalRetry, nil)
+				b.send(ev(order.Invoice, 4))
+			})
+			b.start(creation, update, third)
+			require.JSONEq(t, string(third.Data), string(b.shop.data))
+		})
+	}
+}
+
+func TestTheBeginningOfSeveralIdsNamesNone(t *testing.T) {
+	twin := ev(order.Update, 3)
+	twin.ID = update.ID
+	twin.ID[15]++
+	b := setup(t)
+	b.shop.fail = func(step order.Step) error {
+		if step.Event.Kind == order.Update {
+			return refused
+		}
+		return nil
+	}
+	b.after(time.Hour, func() {
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: update.ID.String()[:order.ShortID]})
+	})
+	b.after(2*time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "refused: event_id "+update.ID.String()[:order.ShortID]+" is the beginning of several ids")
+		b.shop.fail = nil
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: update.ID.String()})
+		b.send(ev(order.Invoice, 4))
+	})
+	b.start(creation, update, twin)
+	require.Equal(t, order.Skipped, b.shop.ledger[update.ID.String()])
+	require.Equal(t, order.Applied, b.shop.ledger[twin.ID.String()])
+}
+
+// What an input says that is not understood may have been meant to keep the signal from this event.
+func TestAnInputThatIsNotUnderstoodWholeDoesNothing(t *testing.T) {
+	for input, problem := range map[string]string{
+		`{"eventId":"x"}`:                 `it has an unknown field "eventId": skip takes by, event_id, reason, stuck_before`,
+		`{"Event_ID":"x"}`:                `it has an unknown field "Event_ID"`,
+		`{"data":{"total":1}}`:            `it has an unknown field "data"`,
+		`{"event_id":1}`:                  "its field event_id",
+		`{"event_id":null}`:               "its field event_id is empty",
+		`{"event_id":""}`:                 "its field event_id is empty",
+		`{"reason":["x"]}`:                "its field reason",
+		`{"stuck_before":"yesterday"}`:    "its field stuck_before",
+		`{"stuck_before":null}`:           "its field stuck_before is empty",
+		`{"event_id":"x","event_id":"y"}`: `its field "event_id" is there twice`,
+		`{"reason":"a"} {"event_id":"y"}`: "something follows",
+		`{"reason":"a"}}`:                 "something follows",
+		`{"reason":"a"`:                   "it is no JSON object",
+		`["x"]`:                           "it is neither a reason",
+		`1`:                               "it is neither a reason",
+		`"why" "what"`:                    "invalid character",
+		"\"\xff\" {}":                     "invalid character",
+		`{"reason":"` + strings.Repeat("x", 9) + `","who":"me"}`: `it has an unknown field "who"`,
+	} {
+		t.Run(input, func(t *testing.T) {
+			b := setup(t)
+			b.shop.fail = func(order.Step) error { return refused }
+			b.after(time.Minute, func() { b.raw(workflows.SignalSkip, payload("json/plain", input)) })
+			b.after(time.Hour, func() {
+				actions := b.state().Operator
+				require.Len(t, actions, 1)
+				require.Equal(t, workflows.Refused, actions[0].Verdict)
+				require.Contains(t, actions[0].Effect, "refused: its input could not be read: ")
+				require.Contains(t, actions[0].Effect, problem)
+				require.Len(t, b.shop.actions, 1, "the audit has it")
+				require.Equal(t, actions[0].Effect, b.shop.actions[0].Effect)
+				require.Equal(t, workflows.StateBlocked, b.state().Status)
+				b.shop.fail = nil
+				b.SignalWorkflow(workflows.SignalRetry, nil)
+			})
+			b.start(creation, invoice)
+			require.Equal(t, order.Applied, b.shop.ledger[creation.ID.String()])
+		})
+	}
+}
+
+// Runs under the first rules keep what their histories did: unknown fields are ignored, and an event is named
+// by its whole id.
+func TestTheFirstRulesKeepTheirWay(t *testing.T) {
+	first := rules
+	first.Rules = workflows.RulesFirst
+	b := setup(t)
+	b.shop.fail = func(order.Step) error { return refused }
+	b.after(time.Minute, func() {
+		require.Contains(t, b.state().NextStep, "ordersync retry --event-id "+creation.ID.String()+" 1")
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: creation.ID.String()[:order.ShortID]})
+	})
+	b.after(time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "ignored")
+		b.raw(workflows.SignalSkip, payload("json/plain", `{"eventId":"x"}`))
+		b.shop.fail = nil
+	})
+	b.after(2*time.Hour, func() { b.send(update, invoice) })
+	b.run(workflows.Input{SyncID: "1", Settings: first, Events: []order.Event{creation}})
+	require.NoError(t, b.GetWorkflowError())
+	require.Equal(t, order.Skipped, b.shop.ledger[creation.ID.String()])
+}
+
+// An unreadable signal has a name as well, so that what is proposed about it leaves the next event alone.
+func TestAnUnreadableSignalIsNamed(t *testing.T) {
+	b := setup(t)
+	b.shop.fail = func(step order.Step) error {
+		if step.Event.Kind == order.Update {
+			return refused
+		}
+		return nil
+	}
+	var named string
+	b.after(time.Minute, func() { b.raw(workflows.SignalEvents, payload("json/plain", "{")); b.send(update) })
+	b.after(time.Hour, func() {
+		s := b.state()
+		require.Equal(t, workflows.UndecodableSignal, s.Reason)
+		require.Contains(t, s.NextStep, "ordersync skip --event-id "+s.StuckOn[:order.ShortID]+" --reason WHY 1")
+		named = s.StuckOn[:order.ShortID]
+		b.SignalWorkflow(workflows.SignalRetry, workflows.Retry{EventID: named})
+	})
+	b.after(2*time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "tried to read the events signal again")
+		require.Equal(t, named, b.state().StuckOn[:order.ShortID], "a retry changes no name")
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: named})
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: named})
+	})
+	b.after(3*time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "ignored")
+		require.Equal(t, update.ID, b.state().Step.EventID)
+		require.Len(t, b.shop.dead, 1)
+		b.SignalWorkflow(workflows.SignalSkip, workflows.Skip{EventID: named})
+	})
+	b.after(4*time.Hour, func() {
+		require.Contains(t, b.lastEffect(), "ignored: the order is stuck on order_updation v2")
+		b.shop.fail = nil
+		b.SignalWorkflow(workflows.SignalRetry, nil)
+		b.send(invoice)
+	})
+	b.start(creation)
+	require.Equal(t, order.Applied, b.shop.ledger[update.ID.String()])
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -31,6 +32,8 @@ type app struct {
 
 	dataDir string
 	output  string
+
+	answers *bufio.Reader // of stdin, from the first question on
 }
 
 func (a *app) root() *cobra.Command {

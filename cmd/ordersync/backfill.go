@@ -103,8 +103,12 @@ type backfillView struct {
 }
 
 func (a *app) backfill(ctx context.Context, cfg config.Config, temporal client.Client, flags backfillFlags) error {
+	by, err := a.person(ctx, flags.by)
+	if err != nil {
+		return err
+	}
 	run, err := backfill.Start(ctx, temporal, cfg.Temporal.TaskQueue, workflows.BackfillInput{
-		From: flags.from.Time, To: flags.to.Time, PageSize: flags.pageSize, By: person(flags.by),
+		From: flags.from.Time, To: flags.to.Time, PageSize: flags.pageSize, By: by,
 	})
 	var other *backfill.OtherError
 	if errors.As(err, &other) {

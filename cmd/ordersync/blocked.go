@@ -31,8 +31,9 @@ func (f *selectFlags) add(c *cobra.Command) {
 // selection is what the flags choose at now.
 // They are those of this deployment, should others share its namespace.
 func (f *selectFlags) selection(cfg config.Config, status string, now time.Time) (operator.Selection, error) {
-	s := operator.Selection{
-		Status: status, Reason: f.reason, Channel: f.channel, StuckBefore: now.Add(-f.olderThan).UTC(), TaskQueue: cfg.Temporal.TaskQueue,
+	s := operator.Selection{Status: status, Reason: f.reason, Channel: f.channel, TaskQueue: cfg.Temporal.TaskQueue}
+	if f.olderThan > 0 {
+		s.StuckBefore = now.Add(-f.olderThan).UTC()
 	}
 	return s, s.Check()
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -35,11 +36,18 @@ type result struct {
 	err            error
 }
 
-// call runs the command as a shell would, with an environment of its own.
+// call runs the command as a shell would, with an environment of its own, in which the person has a name.
 func call(ctx context.Context, environ map[string]string, stdin string, args ...string) result {
 	var out, errs bytes.Buffer
-	err := run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(stdin), &out, &errs, environ)
+	err := run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(stdin), &out, &errs, named(environ))
 	return result{out.String(), errs.String(), err}
+}
+
+// named is an environment in which the person has a name, where it says nothing of it: a container has none.
+func named(environ map[string]string) map[string]string {
+	named := map[string]string{"USER": "tester"}
+	maps.Copy(named, environ)
+	return named
 }
 
 // whenInterrupted runs a command until it says something on standard error, and gives its error when it is
@@ -51,7 +59,7 @@ func whenInterrupted(t *testing.T, environ map[string]string, says string, args 
 	var errs syncBuffer
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(""), io.Discard, &errs, environ)
+		ended <- run(ctx, append([]string{"ordersync"}, args...), strings.NewReader(""), io.Discard, &errs, named(environ))
 	}()
 	devtest.Eventually(t, 30*time.Second, func() error {
 		if text := errs.String(); !strings.Contains(text, says) {

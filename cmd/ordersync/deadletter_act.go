@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,8 +35,15 @@ func (f *actFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.why, "why", "", "why, for the audit")
 }
 
-func (f *actFlags) who() deadletter.Who {
-	return deadletter.Who{By: person(f.by), Why: f.why, DryRun: f.dryRun}
+// who is the person for the audit, whom a dry run does not need.
+func (f *actFlags) who(ctx context.Context, a *app) (deadletter.Who, error) {
+	who := deadletter.Who{Why: f.why, DryRun: f.dryRun}
+	if f.dryRun {
+		return who, nil
+	}
+	var err error
+	who.By, err = a.person(ctx, f.by)
+	return who, err
 }
 
 // filter is what places and flags choose.
@@ -114,6 +123,10 @@ func (a *app) replayLetters(ctx context.Context, places []string, flags actFlags
 			return err
 		}
 	}
+	who, err := flags.who(ctx, a)
+	if err != nil {
+		return err
+	}
 	topic, end, err := a.deadLetters(ctx, cfg)
 	if err != nil {
 		return err
@@ -124,7 +137,7 @@ func (a *app) replayLetters(ctx context.Context, places []string, flags actFlags
 	result, err := deadletter.Replay{
 		Topic: topic, Channels: cfg.Kafka.AllTopics(), Temporal: temporal,
 		Sender: intake.NewSender(temporal, cfg.Temporal.TaskQueue, pod.Settings(cfg)),
-		Who:    flags.who(), Force: force, Value: value,
+		Who:    who, Force: force, Value: value,
 		Progress: func(done, total int64) {
 			bar.resize(total)
 			bar.set(done, fmt.Sprintf("%d of %d replayed", done, total))
@@ -155,21 +168,30 @@ func (a *app) readValue(file string) ([]byte, error) {
 
 func (a *app) deadletterDiscardCommand() *cobra.Command {
 	var flags actFlags
+	var yes bool
 	c := &cobra.Command{
 		Use:   "discard (PLACE... | --reason R | --order ID | --topic T | --since T | --all)",
 		Short: "Note that nobody will replay dead letters",
 		Long: `Marks dead letters as dealt with, so that they are listed with --all only. Nothing is deleted; a
-discarded letter may still be replayed by its place.`,
+discarded letter may still be replayed by its place.
+
+Without places it shows what it would discard and asks; where there is no terminal it does nothing, unless
+--yes is given.`,
 		Example: `  ordersync deadletter discard 0/17 --why 'the order was cancelled'
   ordersync deadletter discard --reason null-value --dry-run`,
 		Args: lettersNamed(&flags),
-		RunE: func(c *cobra.Command, args []string) error { return a.discardLetters(c.Context(), args, flags) },
+		RunE: func(c *cobra.Command, args []string) error { return a.discardLetters(c.Context(), args, flags, yes) },
 	}
 	flags.add(c)
+	c.Flags().BoolVar(&yes, "yes", false, "do not ask, whatever is selected")
 	return a.withOutput(c)
 }
 
-func (a *app) discardLetters(ctx context.Context, places []string, flags actFlags) error {
+func (a *app) discardLetters(ctx context.Context, places []string, flags actFlags, yes bool) error {
+	who, err := flags.who(ctx, a)
+	if err != nil {
+		return err
+	}
 	topic, end, err := a.configuredLetters(ctx)
 	if err != nil {
 		return err
@@ -179,13 +201,55 @@ func (a *app) discardLetters(ctx context.Context, places []string, flags actFlag
 	if err != nil {
 		return err
 	}
+	if len(places) == 0 && !yes && !flags.dryRun {
+		if filter, err = a.confirmDiscard(ctx, topic, filter); err != nil {
+			return err
+		}
+	}
 	bar := a.newBar("letters", -1, false)
-	result, err := topic.Discard(ctx, filter, flags.who(), func(done, total int64) {
+	result, err := topic.Discard(ctx, filter, who, func(done, total int64) {
 		bar.resize(total)
 		bar.set(done, fmt.Sprintf("%d of %d discarded", done, total))
 	})
 	bar.finish()
 	return a.report(result, err, "discard")
+}
+
+// confirmDiscard shows which letters would be discarded and asks, where there is somebody to ask. Letters that
+// are written meanwhile are left out of the filter that it returns.
+func (a *app) confirmDiscard(ctx context.Context, topic deadletter.Topic, filter deadletter.Filter) (deadletter.Filter, error) {
+	letters, err := topic.List(ctx, filter, nil)
+	if err != nil {
+		return filter, err
+	}
+	letters = slices.DeleteFunc(letters, func(l deadletter.Letter) bool { return l.State != deadletter.Open })
+	if len(letters) == 0 {
+		return filter, nil // which is then said
+	}
+	const examples = 20
+	view := letterList{Counts: countLetters(letters), Letters: []letterView{}}
+	var newest time.Time
+	for _, l := range letters {
+		if l.WrittenAt.After(newest) {
+			newest = l.WrittenAt
+		}
+		if len(view.Letters) < examples {
+			view.Letters = append(view.Letters, viewLetter(l))
+		}
+	}
+	view.More = len(letters) > len(view.Letters)
+	if end := newest.Add(time.Millisecond); filter.Until.IsZero() || end.Before(filter.Until) {
+		filter.Until = end
+	}
+	var hits strings.Builder
+	if err := a.printLetters(&hits, view); err != nil {
+		return filter, err
+	}
+	if !a.interactive() {
+		return filter, fmt.Errorf("%s\nwithout a terminal to ask, discard takes letters by their places, or --yes for all that are selected", hits.String())
+	}
+	a.note("%s", hits.String())
+	return filter, a.confirm(ctx, fmt.Sprintf("discard %d letters?", len(letters)))
 }
 
 // report prints what came of a replay or a discard, and makes an error of what was left undone.

@@ -94,8 +94,14 @@ func (a *app) reconcile(ctx context.Context, flags reconcileFlags) error {
 		return a.reportReconcile(report, flags.limit)
 	}
 
+	by := firstOf(flags.by, a.knownPerson(), "unknown")
+	if flags.repair {
+		if by, err = a.person(ctx, flags.by); err != nil {
+			return err
+		}
+	}
 	run, err := reconcile.Start(ctx, temporal, cfg.Temporal.TaskQueue, workflows.ReconcileInput{
-		Repair: flags.repair, PageSize: flags.pageSize, By: person(flags.by),
+		Repair: flags.repair, PageSize: flags.pageSize, By: by,
 	})
 	if err != nil {
 		return err

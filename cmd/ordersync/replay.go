@@ -76,6 +76,12 @@ func (a *app) replay(ctx context.Context, flags replayFlags) error {
 		return err
 	}
 	defer temporal.Close()
+	by := ""
+	if !flags.dryRun {
+		if by, err = a.person(ctx, flags.by); err != nil {
+			return err
+		}
+	}
 	letters, end, err := a.deadLetters(ctx, cfg)
 	if err != nil {
 		return err
@@ -87,7 +93,7 @@ func (a *app) replay(ctx context.Context, flags replayFlags) error {
 		Reader: letters.Reader, Topics: cfg.Kafka.Topics, Backfill: cfg.Kafka.BackfillTopics(), Group: cfg.Kafka.Group,
 		DeadLetters: letters, Target: letters.Target, Temporal: temporal,
 		Sender: intake.NewSender(temporal, cfg.Temporal.TaskQueue, pod.Settings(cfg)),
-		Order:  id, Since: flags.since.Time, Until: flags.until.Time, Force: flags.force, DryRun: flags.dryRun, By: person(flags.by), Why: flags.why,
+		Order:  id, Since: flags.since.Time, Until: flags.until.Time, Force: flags.force, DryRun: flags.dryRun, By: by, Why: flags.why,
 		Progress: func(s replay.Summary, done, total int64) {
 			bar.resize(total)
 			bar.set(done, fmt.Sprintf("%d read, %d missing, %d sent", s.Read, s.Missing, s.Sent))

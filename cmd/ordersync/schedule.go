@@ -255,7 +255,11 @@ goes on to its end. Nothing is lost: the next poll reads everything from where t
 	}
 	addNote(c, &by, &why)
 	return a.scheduleAct(c, func(ctx context.Context, temporal client.Client, id string) error {
-		return schedule.Pause(ctx, temporal, id, person(by), why)
+		who, err := a.person(ctx, by)
+		if err != nil {
+			return err
+		}
+		return schedule.Pause(ctx, temporal, id, who, why)
 	})
 }
 
@@ -270,7 +274,11 @@ func (a *app) scheduleResumeCommand() *cobra.Command {
 	}
 	addNote(c, &by, &why)
 	return a.scheduleAct(c, func(ctx context.Context, temporal client.Client, id string) error {
-		return schedule.Resume(ctx, temporal, id, person(by), why)
+		who, err := a.person(ctx, by)
+		if err != nil {
+			return err
+		}
+		return schedule.Resume(ctx, temporal, id, who, why)
 	})
 }
 

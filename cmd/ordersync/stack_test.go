@@ -21,6 +21,7 @@ import (
 	"ordersync/internal/envfile"
 	"ordersync/internal/freshness"
 	"ordersync/internal/operator"
+	"ordersync/internal/order"
 	"ordersync/internal/settle"
 	"ordersync/internal/simulate"
 	"ordersync/internal/target"
@@ -92,6 +93,15 @@ func (d *devRun) end() error {
 func (d *devRun) ordersync(stdin string, args ...string) result {
 	d.t.Helper()
 	return call(d.t.Context(), nil, stdin, append(args, "--data-dir", d.dir)...)
+}
+
+// stuckOn is what proposed commands name the event by that an order is stuck on.
+func (d *devRun) stuckOn(id string) string {
+	d.t.Helper()
+	var view orderView
+	d.ordersync("", "order", id, "-o", "json").decode(d.t, &view)
+	require.NotNil(d.t, view.Step)
+	return view.Step.EventID.String()[:order.ShortID]
 }
 
 func (d *devRun) shop() *target.Target {
@@ -251,9 +261,12 @@ func TestCommandsOnAStack(t *testing.T) {
 	require.ErrorContains(t, d.ordersync("", "retry", "A", "--event-id", "another").err, "the retry did nothing: ignored")
 	require.ErrorContains(t, d.ordersync("", "retry", "A").err, "order A is still blocked")
 	r = d.ordersync("", "amend", "A", "--data", `{"total":1}`, "--reason", "sign")
+	require.ErrorContains(t, r.err, "order A is blocked since")
+	require.ErrorContains(t, r.err, "without a terminal to ask, amend takes the event by name")
+	r = d.ordersync("", "amend", "A", "--event-id", d.stuckOn("A"), "--data", `{"total":1}`, "--reason", "sign")
 	require.NoError(t, r.err)
 	assert.Contains(t, r.stdout, "replaced the data of order_creation v1")
-	r = d.ordersync(`{"total":2}`, "amend", "B", "--data-file", "-")
+	r = d.ordersync(`{"total":2}`, "amend", "B", "--data-file", "-", "--yes")
 	require.NoError(t, r.err)
 
 	until(t, "skip would hit 1 orders", func() result {
@@ -263,6 +276,8 @@ func TestCommandsOnAStack(t *testing.T) {
 	require.NoError(t, d.ordersync("", "skip", "--older-than", "24h").err, "none is as old")
 	require.ErrorContains(t, d.ordersync("", "retry").err, "needs a sync_id, or --all")
 	require.ErrorContains(t, d.ordersync("", "retry", "A", "--all").err, "not both")
+
+	stuckOnC := d.stuckOn("C")
 
 	// Without a worker: what is known is shown, and a signal is not lost.
 	require.NoError(t, d.end())
@@ -282,7 +297,10 @@ func TestCommandsOnAStack(t *testing.T) {
 	require.Len(t, stuck.Orders, 1)
 	assert.NotNil(t, stuck.Orders[0].Since)
 	assert.Nil(t, stuck.Orders[0].Step)
-	require.ErrorContains(t, d.ordersync("", "skip", "C", "--reason", "test").err, "takes effect as soon as a worker runs")
+	require.ErrorContains(t, d.ordersync("", "skip", "C", "--reason", "test", "--yes").err, "what order C is stuck on is not known")
+	require.ErrorContains(t, d.ordersync("", "skip", "C", "--reason", "test", "--event-id", stuckOnC).err, "takes effect as soon as a worker runs")
+	require.ErrorContains(t, d.ordersync("", "skip", "C", "--reason", "test", "--event-id", stuckOnC).err, "takes effect as soon as a worker runs")
+	require.ErrorContains(t, d.ordersync("", "retry", "C").err, "takes effect as soon as a worker runs")
 	r = d.ordersync("", "setup", "-o", "json")
 	var made setupView
 	r.decode(t, &made)

@@ -182,7 +182,7 @@ func (r *run) replay(ctx context.Context, letters []Letter) error {
 	for i, s := range decoded {
 		entry, ok := ledger[keys[i]]
 		if ok && !entry.Is(s.event) {
-			r.result.refuse(s.Letter, s.event.ConflictDetail(entry.Name())+"; correct it: ordersync deadletter replay "+s.Place.String()+" --value-file FILE")
+			r.result.refuse(s.Letter, s.event.ConflictDetail(entry.Name())+"; give it one, and send that: "+order.MendLetterCommand(s.Place.String()).String())
 			continue
 		}
 		if ok {
@@ -265,6 +265,10 @@ func (r *run) refusal(ctx context.Context, s sending) (string, error) {
 	if r.Force {
 		return "", nil
 	}
+	if s.Reason == order.IdentityConflict && r.keepsID(s) {
+		return fmt.Sprintf("it has the event_id of another event of order %s and would only come back: put an event_id of its own into the value, and send that: %s",
+			s.event.SyncID, order.MendLetterCommand(s.Place.String())), nil
+	}
 	if s.Reason == order.OrderBlocked {
 		status, err := r.status(ctx, s.event.SyncID)
 		if err != nil {
@@ -289,6 +293,17 @@ func (r *run) refusal(ctx context.Context, s sending) (string, error) {
 		return Overtaken(s.event, later) + "; --force sends it all the same", nil
 	}
 	return "", nil
+}
+
+// keepsID returns whether what is sent has the identity that the letter's own value has.
+func (r *run) keepsID(s sending) bool {
+	if r.corrected == nil || *r.corrected != s.Place {
+		return true
+	}
+	was, err := order.Decode(order.Record{
+		Topic: s.Source.Topic, Partition: s.Source.Partition, Offset: s.Source.Offset, Timestamp: s.Source.ReceivedAt, Value: s.Value,
+	}, s.event.Channel)
+	return err == nil && was.SyncID == s.event.SyncID && was.ID == s.event.ID
 }
 
 // Overtaken says why an event without a version must not be sent any more.

@@ -84,6 +84,17 @@ type Survey struct {
 	Orders []StuckOrder `json:"orders"`
 	// More tells that Orders are not all.
 	More bool `json:"more"`
+	// Newest is when the last of all got stuck, by the server's clock.
+	Newest time.Time `json:"newest,omitzero"`
+}
+
+// Pinned is the selection without what gets stuck after the survey of it: an order that is freed and gets
+// stuck on its next event is left alone. It goes by the server's clock, in which the survey's times are.
+func (s Selection) Pinned(by Survey) Selection {
+	if newest := bound(by.Newest); !by.Newest.IsZero() && (s.StuckBefore.IsZero() || newest.Before(s.StuckBefore)) {
+		s.StuckBefore = newest.UTC()
+	}
+	return s
 }
 
 // Group counts the stuck orders with the same status, reason and channel.
@@ -113,6 +124,9 @@ func Look(ctx context.Context, c client.Client, s Selection, limit int, now time
 		g.Count++
 		if o.Since != nil {
 			g.Ages[age(now.Sub(*o.Since))]++
+			if o.Since.After(survey.Newest) {
+				survey.Newest = o.Since.UTC()
+			}
 			if o.Since.Before(g.Oldest) {
 				g.Oldest = *o.Since
 			}

@@ -64,6 +64,8 @@ type Workflow struct {
 	// closed run keeps its last ones.
 	SyncStatus string `json:"sync_status,omitempty"`
 	SyncError  string `json:"sync_error,omitempty"`
+	// StuckSince is the search attribute, by the server's clock.
+	StuckSince *time.Time `json:"stuck_since,omitempty"`
 	// Attempts are the activities that are being retried.
 	Attempts []Attempt `json:"attempts"`
 	Channel  string    `json:"channel,omitempty"`
@@ -133,6 +135,7 @@ func Describe(ctx context.Context, c client.Client, syncID string) (Workflow, er
 		StartedAt: info.GetStartTime().AsTime(), ClosedAt: instant(info.GetCloseTime()), Attempts: []Attempt{},
 		SyncStatus: keyword(info, workflows.SyncStatus.GetName()), SyncError: keyword(info, workflows.SyncError.GetName()),
 		Channel: keyword(info, workflows.Channel.GetName()), HistoryEvents: info.GetHistoryLength(), HistoryBytes: info.GetHistorySizeBytes(),
+		StuckSince: moment(info, workflows.StuckSince.GetName()),
 	}
 	if task := d.GetPendingWorkflowTask(); task != nil {
 		w.TaskAttempt, w.TaskSince = task.GetAttempt(), instant(task.GetOriginalScheduledTime())
