@@ -82,8 +82,8 @@ var situations = map[string]situation{
 		shows: map[string]string{
 			"ordersync order 536365": "(?s)blocked on order_updation v2.*CheckViolated.*positive_total.*ordersync retry --event-id [0-9a-f-]+ 536365\n",
 			`mariadb --execute "SELECT constraint_name, check_clause FROM information_schema.check_constraints WHERE constraint_schema = DATABASE()"`: "positive_total",
-			"ordersync amend 536366 --data-file mended.json --reason 'negative total'":                                                                "now idle",
-			"ordersync skip 536367 --reason 'a test order'":                                                                                           "now idle",
+			"ordersync amend --event-id 1cc9692e --data-file mended.json --reason 'negative total' 536366":                                            "now idle",
+			"ordersync skip --event-id 0c3f73e8 --reason 'a test order' 536367":                                                                       "now idle",
 			"ordersync retry 536365 --reason 'constraint dropped'":                                                                                    "now idle",
 		},
 		heals: func(r *runbook) {
@@ -100,6 +100,40 @@ var situations = map[string]situation{
 				}
 				return nil
 			}, "a signal of Temporal's own command is in the audit")
+		},
+	},
+	"Signals without our command": {
+		arise: func(r *runbook) {
+			r.sql("ALTER TABLE orders ADD CONSTRAINT no_negative_total CHECK (sync_id NOT LIKE '53637%' OR JSON_VALUE(data, '$.total') >= 0)")
+			for id := 536373; id <= 536375; id++ {
+				r.publishOrder("store", fmt.Sprint(id), `{"total": 1}`, `{"total": -1}`)
+			}
+			r.awaitStuck("536373", "536374", "536375")
+		},
+		mend: map[string]func(*runbook){
+			"ordersync order 536375": func(r *runbook) {
+				r.awaitStuck("536375")
+				r.sql("ALTER TABLE orders DROP CONSTRAINT no_negative_total")
+			},
+			"temporal workflow query --workflow-id order-536375 --type state": func(r *runbook) { r.awaitStuck() },
+		},
+		shows: map[string]string{
+			"ordersync order 536375": "(?s)blocked on order_updation v2.*skip .*refused: its input could not be read",
+			"temporal workflow query --workflow-id order-536375 --type state": `(?s)unknown field .*eventId.*tried order_updation v2 at once`,
+		},
+		heals: func(r *runbook) {
+			for id, outcome := range map[string]order.Outcome{"536373": order.Applied, "536374": order.Skipped, "536375": order.Applied} {
+				require.Equal(r, outcome, r.awaitEntries(id, 2)[1].Outcome, id)
+			}
+			require.JSONEq(r, `{"total": 3}`, r.data("536373"))
+			devtest.Eventually(r, time.Minute, func() error {
+				for id, signal := range map[string]string{"536373": "amend", "536374": "skip"} {
+					if a := r.actions(id, signal); len(a) != 1 || a[0].By != "ada" {
+						return fmt.Errorf("%s: %v", id, a)
+					}
+				}
+				return nil
+			}, "the audit has who and why")
 		},
 	},
 	"Many orders are stuck at once": {

@@ -230,6 +230,7 @@ func (r *runbook) install(t *testing.T, database *mysql.Config) {
 	}
 	bin := filepath.Join(r.home, "bin")
 	require.NoError(t, os.Mkdir(bin, 0o750))
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "tctl"), []byte(tctl), 0o750)) //nolint:gosec // a command
 	for name, path := range tools {
 		require.NoError(t, os.Symlink(path, filepath.Join(bin, name)))
 	}
@@ -239,6 +240,13 @@ func (r *runbook) install(t *testing.T, database *mysql.Config) {
 		host, port, database.User, database.Passwd, orderSchema)
 	require.NoError(t, os.WriteFile(filepath.Join(r.home, ".my.cnf"), []byte(options), 0o600))
 }
+
+// tctl stands for Temporal's older command, which can no longer be installed as a module. What its signals are on
+// the wire equals what `temporal` sends.
+const tctl = `#!/bin/sh
+[ "$1 $2 $3 $5 $7" = "workflow signal -w -n -i" ] || { echo "not known here: $*" >&2; exit 1; }
+exec temporal workflow signal --workflow-id "$4" --name "$6" --input "$8"
+`
 
 // tool is the path of the first of names; without any the test is skipped, except in CI.
 func tool(t *testing.T, names ...string) string {
