@@ -374,7 +374,7 @@ var situations = map[string]situation{
 			require.NoError(r, err)
 			r.awaitFailedTask("536412")
 			r.publishOrder("online", "536412", `1`)
-			r.awaitLog("worker", "the run follows rules 2 and this worker knows 1")
+			r.awaitLog("worker", "the run follows rules 3 and this worker knows 1 to 2")
 		},
 		shows: map[string]string{
 			"temporal workflow show --workflow-id order-536412":   "WorkflowTaskFailed",

@@ -238,7 +238,9 @@ func TestReconcile(t *testing.T) {
 		}
 		return nil
 	}, "a blocked order is on its way")
-	_, err = operator.Act(t.Context(), s.temporal, "0", workflows.SignalAmend, workflows.Amend{Data: json.RawMessage(`{"total":1}`), By: "support@shop"})
+	stuck, err := operator.FindStuck(t.Context(), s.temporal, "0")
+	require.NoError(t, err)
+	_, err = operator.Act(t.Context(), s.temporal, stuck, workflows.SignalAmend, workflows.Amend{EventID: stuck.Pin().EventID, Data: json.RawMessage(`{"total":1}`), By: "support@shop"})
 	require.NoError(t, err)
 	devtest.Eventually(t, 30*time.Second, func() error {
 		report, found := s.reconcile(true)
