@@ -25,6 +25,7 @@ type letter struct {
 	key, value []byte // nil where they are null
 	reason     string
 	topic      string // of the record it stands for
+	place      string // of that record: topic/partition/offset
 }
 
 // deadLetters reads the dead-letter topic, which has one partition, to its end.
@@ -44,7 +45,9 @@ func (b *bundle) deadLetters() []letter {
 		fetches := reader.PollFetches(ctx)
 		require.NoError(b, fetches.Err0())
 		for _, r := range fetches.Records() {
-			letters = append(letters, letter{key: r.Key, value: r.Value, reason: header(r, publish.HeaderReason), topic: header(r, publish.HeaderTopic)})
+			letters = append(letters, letter{key: r.Key, value: r.Value, reason: header(r, publish.HeaderReason), topic: header(r, publish.HeaderTopic),
+				place: header(r, publish.HeaderTopic) + "/" + header(r, publish.HeaderPartition) + "/" + header(r, publish.HeaderOffset),
+			})
 		}
 	}
 	return letters
