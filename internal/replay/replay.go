@@ -134,7 +134,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	maps.Copy(channels, o.Backfill)
 	r := &run{
 		Options: o, channels: channels, result: Summary{DryRun: o.DryRun, Problems: []Problem{}},
-		began: time.Now(), id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{}, failed: map[string]error{},
+		now: time.Now(), id: uuid.New(), seed: maphash.MakeSeed(), orders: map[uint64]struct{}{}, failed: map[string]error{},
 	}
 	err := r.run(ctx)
 	r.result.Orders = len(r.orders)
@@ -146,7 +146,7 @@ type run struct {
 	Options
 	channels map[string]order.Channel // of all topics
 	result   Summary
-	began    time.Time
+	now      time.Time // when it was called
 	id       uuid.UUID
 	// began is the youngest end of a run of the order that was noted when the replay began, by Temporal's clock.
 	began time.Time
@@ -273,7 +273,7 @@ func (r *run) readDeadLetters(ctx context.Context) error {
 // take puts a record's event into the chunk.
 func (r *run) take(ctx context.Context, m kafka.Message) error {
 	outside := m.Time.Before(r.Since) || !r.Until.IsZero() && !m.Time.Before(r.Until)
-	if outside && order.Plausible(m.Time, r.began) {
+	if outside && order.Plausible(m.Time, r.now) {
 		return nil
 	}
 	r.result.Read++
