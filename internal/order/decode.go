@@ -177,7 +177,12 @@ func syncID(raw json.RawMessage) (string, error) {
 		if err := json.Unmarshal(raw, &id); err != nil {
 			return "", reject(InvalidField, "sync_id: %v", err)
 		}
+		if err := refuseHalfPairs("sync_id", raw); err != nil {
+			return "", err
+		}
 		id = strings.TrimSpace(id)
+	case string(raw) == "-0":
+		id = "0"
 	case integer.Match(raw):
 		id = string(raw)
 	default:
@@ -192,6 +197,15 @@ func syncID(raw json.RawMessage) (string, error) {
 		return "", reject(InvalidField, "sync_id %q contains a control character", id)
 	}
 	return id, nil
+}
+
+// refuseHalfPairs rejects an id with half of a surrogate pair, such as "\ud83d". It is no text, and encoding/json makes
+// the same character of all of them: two ids would be one.
+func refuseHalfPairs(field string, raw json.RawMessage) error {
+	if _, lone := unescape(nil, raw[1:len(raw)-1]); lone {
+		return reject(InvalidField, "%s %s has half of a surrogate pair, which is no character", field, clip(raw))
+	}
+	return nil
 }
 
 func kind(raw json.RawMessage) (Kind, error) {
@@ -262,6 +276,9 @@ func eventID(raw json.RawMessage, e Event) (uuid.UUID, error) {
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return uuid.Nil, reject(InvalidField, "event_id must be a string, not %s", clip(raw))
+	}
+	if err := refuseHalfPairs("event_id", raw); err != nil {
+		return uuid.Nil, err
 	}
 	switch {
 	case s == "":

@@ -56,6 +56,14 @@ func TestDecodeSyncID(t *testing.T) {
 	require.Equal(t, id(`1`), id(`"1"`), "1 and \"1\" are one order")
 	require.NotEqual(t, id(`"ABC"`), id(`"abc"`))
 	require.Equal(t, "9007199254740993", id(`9007199254740993`), "no float")
+	require.Equal(t, "12345678901234567890", id(`12345678901234567890`), "beyond 64 bits")
+	require.Equal(t, id(`0`), id(`-0`), "they are one number")
+	require.NotEqual(t, id(`1`), id(`"01"`))
+	require.NotEqual(t, id(`"\u00e9"`), id(`"e\u0301"`), "what Unicode calls equivalent are two orders")
+	require.Equal(t, "Müller 1", id(`"\u3000Müller 1\u00a0 "`), "all white space around it goes, none within it")
+	require.Equal(t, "😀", id(`"\ud83d\ude00"`))
+	require.Equal(t, "\uFFFD", id(`"\ufffd"`), "the replacement character itself is a character")
+	require.Equal(t, `\ud83d`, id(`"\\ud83d"`), "an escaped backslash")
 	require.Equal(t, strings.Repeat("9", 64), id(strings.Repeat("9", 64)))
 }
 
@@ -65,37 +73,40 @@ func TestDecodeRejects(t *testing.T) {
 		value  string
 		reason order.Reason
 	}{
-		"empty":                 {``, order.MalformedJSON},
-		"malformed":             {`{"sync_id":1,`, order.MalformedJSON},
-		"trailing":              {`{"sync_id":1` + rest + `} x`, order.MalformedJSON},
-		"array":                 {`[]`, order.MalformedJSON},
-		"null":                  {`null`, order.MalformedJSON},
-		"invalid UTF-8":         {"{\"sync_id\":\"\xff\"" + rest + "}", order.InvalidUTF8},
-		"too large":             {`{"sync_id":1` + rest + `,"x":"` + strings.Repeat("x", order.MaxValue) + `"}`, order.ValueTooLarge},
-		"no sync_id":            {`{"event":"order_creation","data":1}`, order.MissingField},
-		"wrong case":            {`{"Sync_ID":1` + rest + `}`, order.MissingField},
-		"null sync_id":          {`{"sync_id":null` + rest + `}`, order.MissingField},
-		"empty sync_id":         {`{"sync_id":"  "` + rest + `}`, order.InvalidField},
-		"float sync_id":         {`{"sync_id":1.0` + rest + `}`, order.InvalidField},
-		"exponent":              {`{"sync_id":1e3` + rest + `}`, order.InvalidField},
-		"bool sync_id":          {`{"sync_id":true` + rest + `}`, order.InvalidField},
-		"object sync_id":        {`{"sync_id":{}` + rest + `}`, order.InvalidField},
-		"long sync_id":          {`{"sync_id":"` + strings.Repeat("é", 33) + `"` + rest + `}`, order.InvalidField},
-		"control character":     {`{"sync_id":"a\u0000b"` + rest + `}`, order.InvalidField},
-		"no event":              {`{"sync_id":1,"data":1}`, order.MissingField},
-		"number event":          {`{"sync_id":1,"data":1,"event":7}`, order.InvalidField},
-		"unknown event":         {`{"sync_id":1,"data":1,"event":"order_deletion"}`, order.UnknownEvent},
-		"event in another case": {`{"sync_id":1,"data":1,"event":"Order_Creation"}`, order.UnknownEvent},
-		"no data":               {`{"sync_id":1,"event":"order_creation"}`, order.MissingField},
-		"null data":             {`{"sync_id":1,"event":"order_creation","data":null}`, order.MissingField},
-		"string version":        {`{"sync_id":1` + rest + `,"version":"1"}`, order.InvalidField},
-		"version 0":             {`{"sync_id":1` + rest + `,"version":0}`, order.InvalidField},
-		"float version":         {`{"sync_id":1` + rest + `,"version":1.5}`, order.InvalidField},
-		"version over 64 bits":  {`{"sync_id":1` + rest + `,"version":9223372036854775808}`, order.InvalidField},
-		"number event_id":       {`{"sync_id":1` + rest + `,"event_id":5}`, order.InvalidField},
-		"empty event_id":        {`{"sync_id":1` + rest + `,"event_id":""}`, order.InvalidField},
-		"nil UUID as event_id":  {`{"sync_id":1` + rest + `,"event_id":"00000000-0000-0000-0000-000000000000"}`, order.InvalidField},
-		"long event_id":         {`{"sync_id":1` + rest + `,"event_id":"` + strings.Repeat("x", 129) + `"}`, order.InvalidField},
+		"empty":                   {``, order.MalformedJSON},
+		"malformed":               {`{"sync_id":1,`, order.MalformedJSON},
+		"trailing":                {`{"sync_id":1` + rest + `} x`, order.MalformedJSON},
+		"array":                   {`[]`, order.MalformedJSON},
+		"null":                    {`null`, order.MalformedJSON},
+		"invalid UTF-8":           {"{\"sync_id\":\"\xff\"" + rest + "}", order.InvalidUTF8},
+		"too large":               {`{"sync_id":1` + rest + `,"x":"` + strings.Repeat("x", order.MaxValue) + `"}`, order.ValueTooLarge},
+		"no sync_id":              {`{"event":"order_creation","data":1}`, order.MissingField},
+		"wrong case":              {`{"Sync_ID":1` + rest + `}`, order.MissingField},
+		"null sync_id":            {`{"sync_id":null` + rest + `}`, order.MissingField},
+		"empty sync_id":           {`{"sync_id":"  "` + rest + `}`, order.InvalidField},
+		"float sync_id":           {`{"sync_id":1.0` + rest + `}`, order.InvalidField},
+		"exponent":                {`{"sync_id":1e3` + rest + `}`, order.InvalidField},
+		"bool sync_id":            {`{"sync_id":true` + rest + `}`, order.InvalidField},
+		"object sync_id":          {`{"sync_id":{}` + rest + `}`, order.InvalidField},
+		"long sync_id":            {`{"sync_id":"` + strings.Repeat("é", 33) + `"` + rest + `}`, order.InvalidField},
+		"control character":       {`{"sync_id":"a\u0000b"` + rest + `}`, order.InvalidField},
+		"no event":                {`{"sync_id":1,"data":1}`, order.MissingField},
+		"number event":            {`{"sync_id":1,"data":1,"event":7}`, order.InvalidField},
+		"unknown event":           {`{"sync_id":1,"data":1,"event":"order_deletion"}`, order.UnknownEvent},
+		"event in another case":   {`{"sync_id":1,"data":1,"event":"Order_Creation"}`, order.UnknownEvent},
+		"no data":                 {`{"sync_id":1,"event":"order_creation"}`, order.MissingField},
+		"null data":               {`{"sync_id":1,"event":"order_creation","data":null}`, order.MissingField},
+		"string version":          {`{"sync_id":1` + rest + `,"version":"1"}`, order.InvalidField},
+		"version 0":               {`{"sync_id":1` + rest + `,"version":0}`, order.InvalidField},
+		"float version":           {`{"sync_id":1` + rest + `,"version":1.5}`, order.InvalidField},
+		"version over 64 bits":    {`{"sync_id":1` + rest + `,"version":9223372036854775808}`, order.InvalidField},
+		"number event_id":         {`{"sync_id":1` + rest + `,"event_id":5}`, order.InvalidField},
+		"empty event_id":          {`{"sync_id":1` + rest + `,"event_id":""}`, order.InvalidField},
+		"nil UUID as event_id":    {`{"sync_id":1` + rest + `,"event_id":"00000000-0000-0000-0000-000000000000"}`, order.InvalidField},
+		"long event_id":           {`{"sync_id":1` + rest + `,"event_id":"` + strings.Repeat("x", 129) + `"}`, order.InvalidField},
+		"half a pair in sync_id":  {`{"sync_id":"\ud83d"` + rest + `}`, order.InvalidField},
+		"the other half":          {`{"sync_id":"a\uDE00\ud83d"` + rest + `}`, order.InvalidField},
+		"half a pair in event_id": {`{"sync_id":1` + rest + `,"event_id":"x\ud83e"}`, order.InvalidField},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := order.Decode(record(c.value), order.Online)

@@ -44,6 +44,12 @@ func TestRefusedData(t *testing.T) {
 			`DROP TRIGGER no_debt`, `{"total":-1}`, "SignalRaised", `{"total":1}`},
 		{"column too short", `ALTER TABLE orders ADD COLUMN country VARCHAR(2) AS (JSON_VALUE(data, '$.country')) STORED`,
 			`ALTER TABLE orders DROP COLUMN country`, `{"country":"Norway"}`, "DataTooLong", `{"country":"NO"}`},
+		{"no partition", `ALTER TABLE orders PARTITION BY LIST COLUMNS (sync_id) (PARTITION p VALUES IN ('good'))`,
+			`ALTER TABLE orders REMOVE PARTITIONING`, `1`, "NoPartition", `1`},
+		{"column that needs a date", `ALTER TABLE orders ADD COLUMN ordered DATE AS (JSON_VALUE(data, '$.on')) STORED`,
+			`ALTER TABLE orders DROP COLUMN ordered`, `{"on":"2026-02-30"}`, "InvalidValue", `{"on":"2026-02-28"}`},
+		{"column that divides", `ALTER TABLE orders ADD COLUMN each_ DECIMAL(9,2) AS (JSON_VALUE(data, '$.total') / JSON_VALUE(data, '$.n')) STORED`,
+			`ALTER TABLE orders DROP COLUMN each_`, `{"total":3,"n":0}`, "DivisionByZero", `{"total":3,"n":2}`},
 		{"column of another type", `ALTER TABLE orders ADD COLUMN items INT AS (JSON_VALUE(data, '$.items')) STORED`,
 			`ALTER TABLE orders DROP COLUMN items`, `{"items":"many"}`, "InvalidValue", `{"items":3}`},
 	} {
@@ -62,6 +68,41 @@ func TestRefusedData(t *testing.T) {
 			b.wantCounts(t, 2, 0, 2)
 		})
 	}
+}
+
+// Where the server does not take data as JSON at all, no check of the team's is what refuses it. Halves of surrogate
+// pairs are JSON to encoding/json, and to neither server.
+func TestDataThatIsNoJSONToTheServer(t *testing.T) {
+	half, deep := `{"name":"\ud83d"}`, strings.Repeat("[", 40)+strings.Repeat("]", 40)
+	for name, team := range map[string]string{
+		"as it is":                    "SELECT 1",
+		"beside a check":              `ALTER TABLE orders ADD CONSTRAINT no_debt CHECK (COALESCE(JSON_VALUE(data, '$.total'), 0) >= 0)`,
+		"beside a column":             `ALTER TABLE orders ADD COLUMN name TEXT AS (JSON_EXTRACT(data, '$.name'))`,
+		"beside a column of all JSON": `ALTER TABLE orders ADD COLUMN extra LONGTEXT AS (JSON_COMPACT(data)) STORED`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := setup(t)
+			b.exec(t, team)
+			for _, data := range []string{half, `"\udc00"`, `{"\ud83d":1}`} {
+				_, err := b.Apply(t.Context(), withData(step("1", creation, 1), data))
+				wantFailure(t, err, "InvalidJSON", true)
+			}
+			_, err := b.Apply(t.Context(), withData(step("1", creation, 1), deep))
+			var failure *order.Failure
+			if err == nil { // MySQL takes 100 levels
+				return
+			}
+			if !errors.As(err, &failure) || !failure.Permanent || failure.Type != "InvalidJSON" && failure.Type != "JSONTooDeep" {
+				t.Errorf("40 levels: %v", err)
+			}
+		})
+	}
+	b := setup(t)
+	b.apply(t, step("1", creation, 1))
+	_, err := b.Apply(t.Context(), withData(step("1", invoice, 1), half))
+	wantFailure(t, err, "InvalidJSON", true)
+	b.apply(t, withData(step("1", invoice, 1), `"\ufffd\ud83d\ude00"`))
+	b.wantCounts(t, 1, 1, 2)
 }
 
 // A refused update leaves the order as it was, in a transaction that is rolled back: the next

@@ -220,7 +220,7 @@ func TestUnknownKindIsNotTheEventsFault(t *testing.T) {
 // ABC and abc are two orders, and so is what differs in an accent.
 func TestSyncIDsAreComparedByBytes(t *testing.T) {
 	b := setup(t)
-	ids := []string{"ABC", "abc", "ÄBC", "äbc", "1", "01", "日本", "🛒"}
+	ids := []string{"ABC", "abc", "ÄBC", "äbc", "1", "01", "日本", "🛒", "é", "e\u0301", "a b", "a  b", "x", "x\u200b", "it's \"50%\"", `a\b`}
 	for _, id := range ids {
 		b.apply(t, step(id, creation, 1))
 		b.apply(t, step(id, invoice, 1))
