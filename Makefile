@@ -19,7 +19,7 @@ LINT := go tool -modfile=tools/lint/go.mod
 help:
 	@sed -n 's/^## /  make /p' $(MAKEFILE_LIST)
 
-## demo            a day of real orders from an ERP to the shop: sets up, builds, polls, waits, compares both ends, stops
+## demo            a week of real orders from an ERP to the shop: sets up, builds, polls, waits, compares both ends, stops
 .PHONY: demo
 demo: setup build
 	@scripts/demo.sh

@@ -59,7 +59,7 @@ type situation struct {
 	unseen []string
 }
 
-// section is a part of the runbook under a heading.
+// section is a part of a document under a heading.
 type section struct {
 	title    string
 	text     string
@@ -68,10 +68,17 @@ type section struct {
 
 var fence = regexp.MustCompile("(?s)\n```(\\S*)\n(.*?)```")
 
-// sections reads the runbook. Every fenced block must be of commands.
+// sections reads the runbook.
 func sections(t *testing.T) []section {
 	t.Helper()
-	file, err := os.ReadFile(runbookFile)
+	return sectionsOf(t, runbookFile)
+}
+
+// sectionsOf reads a document. Every fenced block must be of commands, one a line, or of SQL, which is one
+// command. A line goes on with the next after a backslash or a pipe.
+func sectionsOf(t *testing.T, path string) []section {
+	t.Helper()
+	file, err := os.ReadFile(path)
 	require.NoError(t, err)
 	var all []section
 	for i, part := range strings.Split(string(file), "\n## ") {
@@ -82,12 +89,18 @@ func sections(t *testing.T) []section {
 		title, text, _ := strings.Cut(part, "\n")
 		s := section{title: title, text: text}
 		for _, block := range fence.FindAllStringSubmatch(text, -1) {
-			require.Equal(t, "sh", block[1], "a block in %q", title)
-			lines := strings.ReplaceAll(block[2], "\\\n", " ")
-			for line := range strings.Lines(lines) {
-				if line = strings.TrimSpace(line); line != "" {
-					s.commands = append(s.commands, line)
+			switch block[1] {
+			case "sh":
+				lines := strings.NewReplacer("\\\n", " ", "|\n", "| ").Replace(block[2])
+				for line := range strings.Lines(lines) {
+					if line = strings.TrimSpace(line); line != "" {
+						s.commands = append(s.commands, line)
+					}
 				}
+			case "sql":
+				s.commands = append(s.commands, "mariadb <<'END'\n"+block[2]+"END")
+			default:
+				require.Fail(t, "neither sh nor sql", "a block in %q: %q", title, block[1])
 			}
 		}
 		require.Equal(t, 2*len(fence.FindAllString(text, -1)), strings.Count("\n"+text, "\n```"), "fences in %q", title)
@@ -234,11 +247,18 @@ func (r *runbook) install(t *testing.T, database *mysql.Config) {
 	for name, path := range tools {
 		require.NoError(t, os.Symlink(path, filepath.Join(bin, name)))
 	}
+	require.NoError(t, writeClientOptions(r.home, database, orderSchema))
+}
+
+// writeClientOptions has the client of MySQL find the database without being told.
+func writeClientOptions(home string, database *mysql.Config, schema string) error {
 	host, port, err := net.SplitHostPort(database.Addr)
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	options := fmt.Sprintf("[client]\nhost=%s\nport=%s\nprotocol=tcp\nuser=%s\npassword=%s\n[mysql]\ndatabase=%s\n",
-		host, port, database.User, database.Passwd, orderSchema)
-	require.NoError(t, os.WriteFile(filepath.Join(r.home, ".my.cnf"), []byte(options), 0o600))
+		host, port, database.User, database.Passwd, schema)
+	return os.WriteFile(filepath.Join(home, ".my.cnf"), []byte(options), 0o600)
 }
 
 // tctl stands for Temporal's older command, which can no longer be installed as a module. What its signals are on
@@ -259,7 +279,7 @@ func tool(t *testing.T, names ...string) string {
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("there is no %s", names[0])
 	}
-	t.Skipf("there is no %s, which the runbook uses: `make setup` installs it", names[0])
+	t.Skipf("there is no %s, which README or runbook use: `make setup` installs it", names[0])
 	return ""
 }
 
