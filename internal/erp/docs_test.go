@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -138,4 +139,108 @@ func TestDocumentedQueries(t *testing.T) {
 			require.Equal(t, map[string]bool{"1": true, "3": true}, known)
 		})
 	}
+}
+
+var lessonBlock = regexp.MustCompile("(?s)```sql\n-- lesson, (\\w+): (\\S+)\n(.*?)```")
+
+// The queries for tables of a real ERP, as they stand in the documentation, and what goes wrong without them.
+func TestDocumentedLessons(t *testing.T) {
+	text, err := os.ReadFile("../../docs/ERP.md")
+	require.NoError(t, err)
+	for kind := range databases {
+		t.Run(kind, func(t *testing.T) {
+			d := databases[kind](t)
+			dir := t.TempDir()
+			require.NoError(t, os.Mkdir(filepath.Join(dir, "queries"), 0o750))
+			files := 0
+			for _, block := range lessonBlock.FindAllStringSubmatch(string(text), -1) {
+				switch {
+				case block[1] != kind:
+				case block[2] == "schema":
+					d.exec(t, block[3])
+				default:
+					query := block[3]
+					if kind == erp.MySQL && !strings.Contains(serverVersion(t, d), "MariaDB") {
+						query = strings.ReplaceAll(query, " ORDER BY l.id)", ")")
+					}
+					require.NoError(t, os.WriteFile(filepath.Join(dir, block[2]), []byte(query), 0o600))
+					files++
+				}
+			}
+			require.Equal(t, 5, files)
+			source := openSource(t, erp.Options{
+				Kind: kind, URL: d.url, QueriesDir: filepath.Join(dir, "queries"), OrdersQuery: filepath.Join(dir, "orders.sql"),
+			})
+			zone := map[string]string{erp.Postgres: "+00"}[kind]
+			day := time.Now().UTC().AddDate(0, 0, -7).Truncate(24 * time.Hour)
+			at := func(hours int) string {
+				return "'" + day.Add(time.Duration(hours)*time.Hour).Format("2006-01-02 15:04:05") + zone + "'"
+			}
+			version := func(hours int) int64 { return day.Add(time.Duration(hours) * time.Hour).UnixMicro() }
+			var place erp.Cursor
+			read := func() []string {
+				t.Helper()
+				rows, next := again(t, source, place, time.Minute, 3)
+				var got []string
+				for _, row := range rows {
+					require.Nil(t, row.Rejected)
+					got = append(got, fmt.Sprint(row.Event.SyncID, " ", row.Event.Kind, " ", (row.Event.Version-version(0))/int64(time.Hour/time.Microsecond)))
+				}
+				place = next
+				return got
+			}
+
+			// A draft, beside an order that was confirmed later than it was made.
+			d.exec(t, "INSERT INTO sales VALUES (1, 'store', 'A', 'draft', NULL, "+at(0)+"), (2, 'online', 'B', 'confirmed', "+at(5)+", "+at(5)+")")
+			d.exec(t, "INSERT INTO sale_lines VALUES (10, 1, 'x', 1, "+at(0)+"), (20, 2, 'y', 1, "+at(4)+"), (21, 2, 'z', 1, "+at(4)+")")
+			require.Equal(t, []string{"2 order_creation 5"}, read())
+
+			// The draft is confirmed: it is read, though it was made before what was read.
+			d.exec(t, "UPDATE sales SET state = 'confirmed', confirmed_at = "+at(6)+", write_date = "+at(6)+" WHERE id = 1")
+			require.Contains(t, read(), "1 order_creation 6")
+
+			// A line changes alone, then the order.
+			d.exec(t, "UPDATE sale_lines SET quantity = 7, write_date = "+at(7)+" WHERE id = 20")
+			require.Contains(t, read(), "2 order_updation 7")
+			d.exec(t, "UPDATE sales SET state = 'done', write_date = "+at(8)+" WHERE id = 2")
+			require.Contains(t, read(), "2 order_updation 8")
+
+			// An invoice for both orders: nothing as long as it is a draft, and nothing more when it is paid. A credit note.
+			d.exec(t, "INSERT INTO bills VALUES (5, 'invoice', 'draft', 12.50, NULL, "+at(9)+")")
+			d.exec(t, "INSERT INTO bill_sales VALUES (5, 1), (5, 2)")
+			require.NotContains(t, strings.Join(read(), "\n"), "invoice")
+			d.exec(t, "UPDATE bills SET state = 'posted', posted_at = "+at(10)+", write_date = "+at(10)+" WHERE id = 5")
+			require.Subset(t, read(), []string{"1 invoice_creation 10", "2 invoice_creation 10"})
+			d.exec(t, "UPDATE bills SET state = 'paid', write_date = "+at(11)+" WHERE id = 5")
+			d.exec(t, "INSERT INTO bills VALUES (6, 'credit', 'posted', -2.50, "+at(12)+", "+at(12)+")")
+			d.exec(t, "INSERT INTO bill_sales VALUES (6, 2)")
+			got := strings.Join(read(), "\n")
+			require.Contains(t, got, "2 invoice_creation 12")
+			require.NotContains(t, got, "invoice_creation 11")
+
+			all, _ := poll(t, source, "", 100)
+			ids := map[string]bool{}
+			for _, row := range all {
+				ids[row.Event.SyncID+row.Event.ID.String()] = true
+			}
+			require.Len(t, ids, len(all), "each event has an identity of its own")
+
+			// The newest line is deleted: the list of orders shows it, under a lower version.
+			d.exec(t, "UPDATE sale_lines SET write_date = "+at(13)+" WHERE id = 21")
+			require.Contains(t, read(), "2 order_updation 13")
+			d.exec(t, "DELETE FROM sale_lines WHERE id = 21")
+			orders, err := source.Orders(t.Context(), "", 10)
+			require.NoError(t, err)
+			require.Len(t, orders.Orders, 2)
+			require.True(t, orders.Orders[1].Derived)
+			require.Equal(t, version(8), orders.Orders[1].Version)
+			require.JSONEq(t, `{"customer":"B","state":"done","lines":[{"product":"y","quantity":7}]}`, string(orders.Orders[1].Data))
+		})
+	}
+}
+
+func serverVersion(t *testing.T, d database) (version string) {
+	t.Helper()
+	require.NoError(t, d.db.QueryRowContext(t.Context(), "SELECT VERSION()").Scan(&version))
+	return version
 }

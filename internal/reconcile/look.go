@@ -45,11 +45,12 @@ func (p pair) drift() order.Drift {
 	case !p.target.there:
 		return order.DriftMissing
 	case p.erp.derived && p.target.data == p.erp.data:
-		// The time may be that of something else: the creation, which the target has, or an invoice.
+		// The time may be that of something else: the creation, which the target has, or an invoice. And a time that
+		// is before the target's is no older state: the newest line, whose time it was, may have been deleted.
 		return ""
 	case versioned && p.target.version < erpVersion:
 		return order.DriftStale
-	case versioned && p.target.version > erpVersion:
+	case versioned && p.target.version > erpVersion && !p.erp.derived:
 		return order.DriftAhead
 	case p.target.data != p.erp.data:
 		return order.DriftDifferent

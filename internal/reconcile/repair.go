@@ -26,7 +26,8 @@ func (w *walk) repair(ctx context.Context, orders map[string]erp.Order, findings
 		return 0, nil
 	}
 	var messages []kafka.Message
-	var at []int // the finding of each message
+	var at []int       // the finding of each message
+	var names []string // and its event for people
 	for i := range findings {
 		f := &findings[i]
 		if !f.Class.Repairable() {
@@ -39,12 +40,12 @@ func (w *walk) repair(ctx context.Context, orders map[string]erp.Order, findings
 			continue
 		}
 		f.Repair = &e.ID
-		messages, at = append(messages, message), append(at, i)
+		messages, at, names = append(messages, message), append(at, i), append(names, e.Name())
 	}
 	if len(messages) == 0 {
 		return 0, nil
 	}
-	if err := w.recordAll(ctx, findings, at, messages); err != nil {
+	if err := w.recordAll(ctx, findings, at, names, messages); err != nil {
 		return 0, err
 	}
 	err = w.producer.Publish(ctx, messages...)
@@ -74,9 +75,13 @@ func (w *walk) repair(ctx context.Context, orders map[string]erp.Order, findings
 }
 
 // event is the ERP's state of an order as an event. Its id is that of the run and what is published,
-// so that it is the same in each attempt. Its version is the finding's: one that comes from a time is left out where
-// the target has none like it, as it would make later versions of the ERP's own stale.
+// so that it is the same in each attempt. A version that comes from a time is left out where the target has none like
+// it, as it would make later versions of the ERP's own stale; and it is raised to the target's, where the order's
+// newest line was deleted, as the event would be stale itself.
 func (w *walk) event(f order.Finding, o erp.Order) order.Event {
+	if o.Derived && f.ERPVersion > 0 {
+		f.ERPVersion = max(f.ERPVersion, f.TargetVersion)
+	}
 	e := order.Event{
 		SyncID: o.SyncID, Kind: order.Update, Version: f.ERPVersion, Data: o.Data, Channel: o.Channel, OccurredAt: o.ChangedAt,
 		ID: w.id(fmt.Appendf(nil, "%s/%d/%x", o.SyncID, f.ERPVersion, order.MeaningOf(o.Data))),
@@ -116,18 +121,13 @@ func (w *walk) message(e order.Event) (m kafka.Message, refusal string) {
 }
 
 // recordAll puts what is about to be published into the audit.
-func (w *walk) recordAll(ctx context.Context, findings []order.Finding, at []int, messages []kafka.Message) error {
+func (w *walk) recordAll(ctx context.Context, findings []order.Finding, at []int, names []string, messages []kafka.Message) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for i, message := range messages {
 		f := findings[at[i]]
-		kind := order.Update
-		if f.Class == order.DriftMissing {
-			kind = order.Creation
-		}
-		name := order.Event{Kind: kind, Version: f.ERPVersion}.Name()
 		group.Go(func() error {
-			return w.record(ctx, f, "repair", "publishes "+name+" as the ERP has it, to "+message.Topic)
+			return w.record(ctx, f, "repair", "publishes "+names[i]+" as the ERP has it, to "+message.Topic)
 		})
 	}
 	return group.Wait()
