@@ -35,7 +35,7 @@ type BackfillInput struct {
 }
 
 // Backfill publishes what changed in the ERP in a period to the topics of backfills, as far as it has
-// versions and the ledger lacks it. Events with a version never overwrite what a later version has written,
+// versions, or times that stand for them, and the ledger lacks it. Events with a version never overwrite what a later version has written,
 // whenever they come; of others nobody could tell, so they are left out and counted. But over a live event
 // without a version they do write, as nothing tells that it is newer. It can be cancelled at any time, and
 // done again.

@@ -37,9 +37,9 @@ stay fast. A workflow does it on a worker that has ERP_SOURCE; this command star
 under way, and follows it. Give it the starters' BACKFILL_RATE: with 0 they read nothing of a backfill, so
 it is refused.
 
-Only events with a version are published. Where the live events have versions too, they never overwrite
-newer data, whenever they come; where those have none, they may. What has no version is left out and
-counted. Rows that are no events get their dead letters. An invoice in the period whose order is older
+Only events with a version are published; a row without one takes the time of its change as such. Where
+the live events have versions or times too, they never overwrite newer data, whenever they come; where
+those have neither, they may. What has neither is left out and counted. Rows that are no events get their dead letters. An invoice in the period whose order is older
 than --from, and not in the shop, blocks that order until the order comes or the invoice is skipped.
 
 Ctrl-C leaves the backfill running; --cancel stops the one that is under way. It may be done again for
