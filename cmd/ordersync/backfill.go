@@ -39,8 +39,9 @@ it is refused.
 
 Only events with a version are published; a row without one takes the time of its change as such. Where
 the live events have versions or times too, they never overwrite newer data, whenever they come; where
-those have neither, they may. What has neither is left out and counted. Rows that are no events get their dead letters. An invoice in the period whose order is older
-than --from, and not in the shop, blocks that order until the order comes or the invoice is skipped.
+those have neither, they may. What has neither is left out and counted. Rows that are no events get their
+dead letters. An invoice in the period whose order is older than --from, and not in the shop, blocks that
+order until the order comes or the invoice is skipped.
 
 Ctrl-C leaves the backfill running; --cancel stops the one that is under way. It may be done again for
 the same period: what has arrived is left out.`,
