@@ -265,6 +265,7 @@ func TestSources(t *testing.T) {
 			t.Run("the future", func(t *testing.T) { theFuture(t, fresh(t)) })
 			t.Run("a clock set back", func(t *testing.T) { clockSetBack(t, fresh(t)) })
 			t.Run("bad rows", func(t *testing.T) { badRows(t, fresh(t)) })
+			t.Run("versions from times", func(t *testing.T) { versionsFromTimes(t, fresh(t)) })
 			t.Run("an interrupted page", func(t *testing.T) { interrupted(t, fresh(t)) })
 			t.Run("from and until", func(t *testing.T) { fromAndUntil(t, fresh(t)) })
 			t.Run("foreign cursor", func(t *testing.T) { foreignCursor(t, fresh(t)) })
@@ -431,6 +432,38 @@ func badRows(t *testing.T, s subject) {
 			require.Contains(t, string(row.Value), fmt.Sprint(9007199254740993+i))
 		}
 	}
+}
+
+// A change without a version has its time as such, where it tells one. A second change of the same time is another
+// event of the same version, and each is the same event whenever it is read.
+func versionsFromTimes(t *testing.T, s subject) {
+	source := s.open(t)
+	at := hours(s, t, -1).Add(123456 * time.Microsecond)
+	s.put(t, at.Add(-time.Hour), 1, "old")
+	s.put(t, at, 2, "first")
+	first, place := poll(t, source, "", 10)
+	require.Len(t, first, 2)
+	s.put(t, at, 2, "second")
+	second, _ := again(t, source, place, 2*time.Hour, 10)
+	byNote := map[string]erp.Row{}
+	for _, row := range append(first, second...) {
+		note := string(row.Event.Data)
+		if known, ok := byNote[note]; ok {
+			require.Equal(t, known.Event.ID, row.Event.ID)
+			require.Equal(t, string(known.Value), string(row.Value))
+		}
+		byNote[note] = row
+		if row.ChangedAt.IsZero() {
+			require.Zero(t, row.Event.Version)
+			continue
+		}
+		require.Equal(t, row.ChangedAt.UnixMicro(), row.Event.Version)
+	}
+	require.Len(t, byNote, 3)
+	a, b := byNote[noteData(2, "first")].Event, byNote[noteData(2, "second")].Event
+	require.NotEqual(t, a.ID, b.ID)
+	require.Equal(t, a.Version, b.Version)
+	require.GreaterOrEqual(t, a.Version, byNote[noteData(1, "old")].Event.Version)
 }
 
 // A page whose end is never seen is asked for again.
