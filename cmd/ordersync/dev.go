@@ -20,6 +20,7 @@ import (
 	"ordersync/internal/config"
 	"ordersync/internal/devstack"
 	"ordersync/internal/envfile"
+	"ordersync/internal/order"
 	"ordersync/internal/pod"
 	"ordersync/internal/telemetry"
 )
@@ -320,7 +321,7 @@ func (d *dev) welcome(stack *devstack.Stack) {
 		t.row("ERP", d.erp.sim.URL()+"/events", d.erp.describe())
 	}
 	t.row("logs", filepath.Join(d.dir, "logs"))
-	t.row("for a shell", ". "+devstack.EnvFile(d.dir))
+	t.row("for a shell", ". "+order.Typed(devstack.EnvFile(d.dir)))
 	_ = t.flush() // the terminal is gone, if anything; the stack runs on
 	fmt.Fprintf(out, "\nTry next, in another terminal:\n\n")
 	if d.noPipeline {
