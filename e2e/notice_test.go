@@ -91,7 +91,7 @@ func TestAHangingWebhookIsInNobodysWay(t *testing.T) {
 	b.settle(time.Minute)
 	b.requireModel(events)
 	require.NoError(t, worker.alive())
-	_, err := b.command("skip", "refused-0", "--reason", "a test")
+	_, err := b.command("skip", "refused-0", "--reason", "a test", "--yes")
 	require.NoError(t, err, "an order that was blocked is got going as ever")
 	require.Less(t, worker.terminate(30*time.Second), 20*time.Second)
 }
