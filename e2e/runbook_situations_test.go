@@ -163,6 +163,14 @@ var situations = map[string]situation{
 			}, "each is in the audit")
 		},
 	},
+	// Where the starter stops before a run is too large, TestAHotOrder shows; the commands are typed beside an
+	// order that is well.
+	"One order gets very many events": {
+		shows: map[string]string{
+			"curl --silent http://$STARTER/metrics | grep ordersync_intake_orders_full": "ordersync_intake_orders_full 0",
+		},
+		unseen: []string{"an order's events wait in Kafka until its run has worked off what it has"},
+	},
 	"A full queue behind a blocked order": {
 		arise: func(r *runbook) {
 			r.sql("ALTER TABLE orders ADD CONSTRAINT no_hot_order CHECK (sync_id <> '536380')")
