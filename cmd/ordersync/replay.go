@@ -33,9 +33,10 @@ those that it lacks to their orders, with their original coordinates. It repairs
 was terminated, which drops what it held. Nothing is applied twice: an event that only waits in its
 workflow is dropped there, and the command may be interrupted and repeated.
 
---since and --until go by the records' timestamps; without --since all is read that the topics still
-hold. What the starters have not come to yet is not lost and not looked at: it is counted as waiting,
-see ` + "`ordersync status`" + `. Records in the dead-letter topic are left to ` + "`ordersync deadletter replay`" + `.
+--since and --until go by the records' timestamps; a record whose timestamp is none (0, or seconds for
+milliseconds) is within both. All is read that the topics still hold. What the starters have not come to
+yet is not lost and not looked at: it is counted as waiting, see ` + "`ordersync status`" + `. Records in the
+dead-letter topic are left to ` + "`ordersync deadletter replay`" + `.
 
 An event without a version goes by its arrival. It is refused where the order has applied one that
 arrived later, since older data would come back; --force sends it all the same.`,

@@ -213,6 +213,9 @@ func New(o Options) (*Intake, error) {
 		troubles:  newTroubles(),
 		buried:    rate.Sometimes{First: 100, Interval: time.Second},
 	}
+	for _, topic := range topics {
+		i.metrics.unreadTimes.WithLabelValues(topic) // from 0 on: an alert sees the first
+	}
 	i.pace = newPace(o.BackfillRate, i.metrics.backfillRate)
 	c := &caller{client: o.Temporal, taskQueue: o.TaskQueue, eager: o.Eager, backfill: i.isBackfill, settings: o.Settings, metrics: i.metrics, credit: newCredit(o.Temporal)}
 	i.call = c.call
