@@ -21,8 +21,7 @@ func ParseData(raw json.RawMessage) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m memberReader
-	data, ok := m.lastOnly(compact)
+	data, ok := lastOnly(compact)
 	if !ok {
 		return nil, reject(TooDeep, "data is nested more than %d levels deep", MaxDepth)
 	}
@@ -75,17 +74,6 @@ func tooDeep(text []byte) bool {
 	return false
 }
 
-// memberReader finds the members of objects whose keys come again.
-type memberReader struct {
-	// keys are those of the objects that are open, the outermost first.
-	keys []memberKey
-	open []level
-	cuts []cut
-	// Room for what most data needs, so that it takes nothing of the heap.
-	keyRoom  [48]memberKey
-	openRoom [16]level
-}
-
 // level is an array or object that is open.
 type level struct {
 	object bool
@@ -100,6 +88,8 @@ type memberKey struct {
 	start, end int
 }
 
+func (k memberKey) text(data []byte) []byte { return keyText(data[k.start+1 : k.end-1]) }
+
 // cut is a part of the data to be left out.
 type cut struct{ start, end int }
 
@@ -108,24 +98,28 @@ const fewKeys = 16
 
 // lastOnly returns compact JSON without the members that come again later in the same object, and false where it is nested
 // more than MaxDepth levels deep. Without such members it returns data itself.
-func (m *memberReader) lastOnly(data []byte) ([]byte, bool) {
-	m.keys, m.open = m.keyRoom[:0], m.openRoom[:0]
+func lastOnly(data []byte) ([]byte, bool) {
+	// keys are those of the objects that are open, the outermost first. Most data needs no more room than there is here,
+	// and so nothing of the heap.
+	var keyRoom [48]memberKey
+	var openRoom [16]level
+	keys, open := keyRoom[:0], openRoom[:0]
+	var cuts []cut
 	key := false // a key comes next
 	for i := 0; i < len(data); i++ {
 		switch data[i] {
 		case '{', '[':
-			if len(m.open) == MaxDepth {
+			if len(open) == MaxDepth {
 				return nil, false
 			}
 			object := data[i] == '{'
-			m.open = append(m.open, level{object: object, first: len(m.keys)})
+			open = append(open, level{object: object, first: len(keys)})
 			key = object && data[i+1] == '"'
 		case '}', ']':
-			last := len(m.open) - 1
-			m.keys = m.keys[:m.open[last].first]
-			m.open = m.open[:last]
+			keys = keys[:open[len(open)-1].first]
+			open = open[:len(open)-1]
 		case ',':
-			key = len(m.open) > 0 && m.open[len(m.open)-1].object
+			key = len(open) > 0 && open[len(open)-1].object
 		case '"':
 			start := i
 			for i++; data[i] != '"'; i++ {
@@ -133,53 +127,51 @@ func (m *memberReader) lastOnly(data []byte) ([]byte, bool) {
 					i++
 				}
 			}
-			if key {
-				m.member(data, start, i+1)
-				key = false
+			if !key {
+				continue
+			}
+			key = false
+			keys = append(keys, memberKey{start: start, end: i + 1})
+			if earlier := open[len(open)-1].earlier(data, keys); earlier >= 0 {
+				cuts = append(cuts, cut{keys[earlier].start, keys[earlier+1].start})
 			}
 		}
 	}
-	if len(m.cuts) == 0 {
+	if len(cuts) == 0 {
 		return data, true
 	}
-	return m.without(data), true
+	return without(data, cuts), true
 }
 
-// member notes the member that starts at start, whose key ends at end. An earlier member with the key is cut, up to where
-// the next one starts.
-func (m *memberReader) member(data []byte, start, end int) {
-	text := keyText(data[start+1 : end-1])
-	hash := uint32(2166136261) // FNV-1a
-	for _, c := range text {
-		hash = (hash ^ uint32(c)) * 16777619
-	}
-	l, at, earlier := &m.open[len(m.open)-1], len(m.keys), -1
-	m.keys = append(m.keys, memberKey{hash: hash, start: start, end: end})
-	if l.known == nil && at-l.first == fewKeys {
-		l.known = make(map[string]int, 4*fewKeys)
-		for i := l.first; i < at; i++ {
-			l.known[string(m.keyOf(data, i))] = i
+// earlier finds the member whose key is that of the last of keys; -1 if there is none.
+func (l *level) earlier(data []byte, keys []memberKey) int {
+	at := len(keys) - 1
+	last := &keys[at]
+	text := last.text(data)
+	if l.known == nil && at-l.first < fewKeys {
+		last.hash = 2166136261 // FNV-1a
+		for _, c := range text {
+			last.hash = (last.hash ^ uint32(c)) * 16777619
 		}
-	}
-	if l.known != nil {
-		if i, ok := l.known[string(text)]; ok {
-			earlier = i
-		}
-		l.known[string(text)] = at
-	} else {
-		for i := at - 1; i >= l.first && earlier < 0; i-- {
-			if m.keys[i].hash == hash && bytes.Equal(m.keyOf(data, i), text) {
-				earlier = i
+		for i := at - 1; i >= l.first; i-- {
+			if keys[i].hash == last.hash && bytes.Equal(keys[i].text(data), text) {
+				return i
 			}
 		}
+		return -1
 	}
-	if earlier >= 0 {
-		m.cuts = append(m.cuts, cut{m.keys[earlier].start, m.keys[earlier+1].start})
+	if l.known == nil {
+		l.known = make(map[string]int, 4*fewKeys)
+		for i := l.first; i < at; i++ {
+			l.known[string(keys[i].text(data))] = i
+		}
 	}
-}
-
-func (m *memberReader) keyOf(data []byte, i int) []byte {
-	return keyText(data[m.keys[i].start+1 : m.keys[i].end-1])
+	i, ok := l.known[string(text)]
+	l.known[string(text)] = at
+	if !ok {
+		return -1
+	}
+	return i
 }
 
 // keyText is what a key means: \u0061 is a. A lone surrogate means itself.
@@ -233,10 +225,10 @@ func hex4(digits []byte) (unit rune) {
 }
 
 // without is data without the cuts, of which one may hold others.
-func (m *memberReader) without(data []byte) []byte {
-	slices.SortFunc(m.cuts, func(a, b cut) int { return cmp.Compare(a.start, b.start) })
+func without(data []byte, cuts []cut) []byte {
+	slices.SortFunc(cuts, func(a, b cut) int { return cmp.Compare(a.start, b.start) })
 	out, at := make([]byte, 0, len(data)), 0
-	for _, c := range m.cuts {
+	for _, c := range cuts {
 		if c.start >= at {
 			out = append(out, data[at:c.start]...)
 		}
