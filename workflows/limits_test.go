@@ -162,6 +162,39 @@ func TestServerResultByHand(t *testing.T) {
 	}
 }
 
+// A run of the first rules dropped the second event; from now on it does not either.
+func TestIdentityConflictUnderTheFirstRules(t *testing.T) {
+	b := setup(t)
+	other := update
+	other.Version = 7
+	b.after(time.Minute, func() { b.send(update, other) })
+	b.after(time.Hour, func() { b.send(invoice) })
+	first := rules
+	first.Rules = workflows.RulesFirst
+	b.run(workflows.Input{SyncID: "1", Settings: first, Events: []order.Event{creation}})
+	require.NoError(t, b.GetWorkflowError())
+	require.Len(t, b.shop.dead, 1)
+	require.Equal(t, order.IdentityConflict, b.shop.dead[0].Reason)
+}
+
+// One input skips the orders that got stuck before a time. Repeated, it must not hit an order's next event.
+func TestARepeatedBulkSkipOfAnUnknownOrdersInvoicesHitsOne(t *testing.T) {
+	b := setup(t)
+	second := ev(order.Invoice, 4)
+	bulk := workflows.Skip{StuckBefore: epoch.Add(30 * time.Minute), Reason: "test orders"}
+	b.after(time.Hour, func() { b.SignalWorkflow(workflows.SignalSkip, bulk) })
+	b.after(2*time.Hour, func() {
+		require.Equal(t, epoch.Add(time.Hour), b.state().StuckSince.UTC())
+		b.SignalWorkflow(workflows.SignalSkip, bulk)
+	})
+	b.after(3*time.Hour, func() {
+		require.NotContains(t, b.shop.steps, "skip invoice_creation v4")
+		b.send(creation)
+	})
+	b.start(invoice, second)
+	require.Equal(t, order.Invoiced, b.shop.status)
+}
+
 // An event that has the identity of another one goes to the dead-letter topic, wherever the other one is.
 func TestIdentityConflicts(t *testing.T) {
 	other := update

@@ -162,11 +162,13 @@ func (s *orderSync) add(events []order.Event) {
 	}
 }
 
-// conflict sends an event to the dead-letter topic that has the identity of another one.
+// conflict sends an event to the dead-letter topic that has the identity of another one. Runs of the first
+// rules dropped it. They do so only while they replay what they did then.
 func (s *orderSync) conflict(e order.Event) {
-	if s.rules() >= RulesCredit {
-		s.outbox = append(s.outbox, letter{event: &e, reason: order.IdentityConflict, other: s.Inbox.Other(e)})
+	if s.rules() < RulesCredit && workflow.GetVersion(s.ctx, "identity-conflict", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
 	}
+	s.outbox = append(s.outbox, letter{event: &e, reason: order.IdentityConflict, other: s.Inbox.Other(e)})
 }
 
 // decodeEvents also refuses what is no event of this order: it would be applied to another one.

@@ -102,10 +102,14 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 	case result.Outcome == order.Conflict:
 		s.outbox = append(s.outbox, letter{event: &step.Event, reason: order.IdentityConflict})
 		s.Inbox.Drop(id)
+		s.Inbox.Waits(s.now())
 	default:
 		s.noteTooLate(step.Event, result)
 		s.OrderStatus, s.LastActive = result.Status, s.now()
 		s.Inbox.Resolve(id, result, s.now())
+		if s.rules() >= RulesCredit {
+			s.Inbox.Waits(s.now())
+		}
 	}
 }
 

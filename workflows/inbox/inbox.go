@@ -338,6 +338,15 @@ func (b *Inbox) Resolve(id uuid.UUID, r order.Result, now time.Time) {
 	}
 }
 
+// Waits notes, after an event has left, that an order which still lacks in the target waits with another
+// event from now on. The window for its creation stays as it was. What an operator said of the event
+// before it must not hit this one.
+func (b *Inbox) Waits(now time.Time) {
+	if b.Presence == Absent {
+		b.HeldSince = now
+	}
+}
+
 // Drop takes an event out that goes to the dead-letter topic: it counts as resolved, and later events
 // go on.
 func (b *Inbox) Drop(id uuid.UUID) {
