@@ -456,6 +456,7 @@ func TestRunbookNames(t *testing.T) {
 		for _, reason := range []order.Reason{
 			order.NullValue, order.ValueTooLarge, order.InvalidUTF8, order.MalformedJSON, order.MissingField,
 			order.InvalidField, order.UnknownEvent, order.OrderBlocked, order.Undecodable,
+			order.IdentityConflict,
 		} {
 			require.True(t, explained(string(reason)), reason)
 		}

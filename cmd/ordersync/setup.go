@@ -20,7 +20,10 @@ func (a *app) setupCommand() *cobra.Command {
 		Short:   "Make topics, search attributes and tables on the servers",
 		Long: `Makes what worker and starter need on the servers: the topics of the channels and of the dead letters,
 the search attributes, the tables and their migrations. It may be repeated, and leaves alone what is
-there; columns, indexes and checks that your team has added stay. ordersync dev does it by itself.` + environment(),
+there; columns, indexes and checks that your team has added stay. ordersync dev does it by itself.
+
+The dead-letter topic is made to keep its letters without end, as a letter may be the only copy of its event. Where
+the topic exists and deletes letters, setup warns, and --fix-retention changes that.` + environment(),
 		Example: `  ordersync setup
   export KAFKA_BROKERS=kafka:9092 TEMPORAL_ADDRESS=temporal:7233 MYSQL_DSN='sync:secret@tcp(db:3306)/orders'
   ordersync setup --partitions 24`,
@@ -39,6 +42,7 @@ there; columns, indexes and checks that your team has added stay. ordersync dev 
 	}
 	c.Flags().IntVar(&o.Partitions, "partitions", 6, "partitions of each new topic of events")
 	c.Flags().IntVar(&o.ReplicationFactor, "replication-factor", 0, "replicas of new topics; 0 is the brokers' default")
+	c.Flags().BoolVar(&o.FixRetention, "fix-retention", false, "have the dead-letter topic keep its letters without end, also where it exists")
 	c.Flags().DurationVar(&o.Wait, "wait", time.Minute, "how long to wait for each server that is not up")
 	return a.withOutput(c)
 }

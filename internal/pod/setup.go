@@ -19,6 +19,8 @@ type SetupOptions struct {
 	Partitions int
 	// ReplicationFactor of new topics; 0 means the brokers' default.
 	ReplicationFactor int
+	// FixRetention has the dead-letter topic keep its letters without end, also where it exists.
+	FixRetention bool
 	// Wait is how long each server that is not up is waited for; 0 means a minute.
 	Wait time.Duration
 }

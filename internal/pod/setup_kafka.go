@@ -19,6 +19,9 @@ const (
 	// for its size, above 1 MiB, should fit here as it came.
 	deadLetterBytes = 16 << 20
 	maxMessageBytes = "max.message.bytes"
+	retentionTime   = "retention.ms"
+	retentionBytes  = "retention.bytes"
+	cleanupPolicy   = "cleanup.policy"
 	// brokerDefault lets the brokers choose the number of replicas (KIP-464).
 	brokerDefault = -1
 )
@@ -64,6 +67,11 @@ func setupTopics(ctx context.Context, cfg config.Config, log *slog.Logger, o Set
 		return items, err
 	}
 	letters := slices.IndexFunc(items, func(i SetupItem) bool { return i.Name == cfg.Kafka.DeadLetterTopic })
+	if o.FixRetention {
+		if err := keepAllLetters(ctx, kafkas, cfg.Kafka.DeadLetterTopic); err != nil {
+			return items, err
+		}
+	}
 	items[letters].Warning = checkDeadLetterTopic(ctx, kafkas, cfg.Kafka.DeadLetterTopic)
 	return items, nil
 }
@@ -79,12 +87,15 @@ func wantedTopics(cfg config.Config, o SetupOptions) []kafka.TopicConfig {
 	}
 	return append(topics, kafka.TopicConfig{
 		Topic: cfg.Kafka.DeadLetterTopic, NumPartitions: 1, ReplicationFactor: replicas,
-		ConfigEntries: []kafka.ConfigEntry{
-			{ConfigName: maxMessageBytes, ConfigValue: strconv.Itoa(deadLetterBytes)},
-			// A dead letter may be the only copy of its event when somebody comes to look.
-			{ConfigName: "retention.ms", ConfigValue: "-1"},
-		},
+		ConfigEntries: append([]kafka.ConfigEntry{{ConfigName: maxMessageBytes, ConfigValue: strconv.Itoa(deadLetterBytes)}}, keepLetters...),
 	})
+}
+
+// keepLetters keeps every dead letter: it may be the only copy of its event when somebody comes to look.
+var keepLetters = []kafka.ConfigEntry{
+	{ConfigName: retentionTime, ConfigValue: "-1"},
+	{ConfigName: retentionBytes, ConfigValue: "-1"},
+	{ConfigName: cleanupPolicy, ConfigValue: "delete"},
 }
 
 // eventTopics are those that starters read: without backfills nobody needs their topics.
@@ -129,25 +140,69 @@ func createTopic(ctx context.Context, kafkas *kafka.Client, topic kafka.TopicCon
 	return true, nil
 }
 
+// keepAllLetters has the dead-letter topic keep its letters without end. Other settings of the topic stay.
+func keepAllLetters(ctx context.Context, kafkas *kafka.Client, name string) error {
+	resource := kafka.IncrementalAlterConfigsRequestResource{ResourceType: kafka.ResourceTypeTopic, ResourceName: name}
+	for _, entry := range keepLetters {
+		resource.Configs = append(resource.Configs, kafka.IncrementalAlterConfigsRequestConfig{
+			Name: entry.ConfigName, Value: entry.ConfigValue, ConfigOperation: kafka.ConfigOperationSet,
+		})
+	}
+	answer, err := kafkas.IncrementalAlterConfigs(ctx, &kafka.IncrementalAlterConfigsRequest{
+		Resources: []kafka.IncrementalAlterConfigsRequestResource{resource},
+	})
+	for i := 0; err == nil && i < len(answer.Resources); i++ {
+		err = answer.Resources[i].Error
+	}
+	if err != nil {
+		return fmt.Errorf("set the retention of topic %s; do it by yourself: %s: %w", name, alterCommand(name, keepLetters), err)
+	}
+	return nil
+}
+
 // checkDeadLetterTopic says what is wrong with the topic as it is, empty if nothing. A topic that
 // was there is somebody's decision, so it is not changed.
 func checkDeadLetterTopic(ctx context.Context, kafkas *kafka.Client, name string) string {
+	names := []string{maxMessageBytes, retentionTime, retentionBytes, cleanupPolicy}
 	answer, err := kafkas.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{
-		{ResourceType: kafka.ResourceTypeTopic, ResourceName: name, ConfigNames: []string{maxMessageBytes}},
+		{ResourceType: kafka.ResourceTypeTopic, ResourceName: name, ConfigNames: names},
 	}})
 	if err != nil {
-		return fmt.Sprintf("%s cannot be read: %v", maxMessageBytes, err)
+		return fmt.Sprintf("its settings cannot be read: %v", err)
 	}
+	settings := map[string]string{}
 	for _, resource := range answer.Resources {
 		if resource.Error != nil {
-			return fmt.Sprintf("%s cannot be read: %v", maxMessageBytes, resource.Error)
+			return fmt.Sprintf("its settings cannot be read: %v", resource.Error)
 		}
 		for _, entry := range resource.ConfigEntries {
-			if n, err := strconv.Atoi(strings.TrimSpace(entry.ConfigValue)); err == nil && entry.ConfigName == maxMessageBytes && n < deadLetterBytes {
-				return fmt.Sprintf("%s is %d: larger records become dead letters without their value; raise it to %d (kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config %s=%d)",
-					maxMessageBytes, n, deadLetterBytes, name, maxMessageBytes, deadLetterBytes)
-			}
+			settings[entry.ConfigName] = strings.TrimSpace(entry.ConfigValue)
 		}
 	}
-	return ""
+	var wrong []string
+	if n, err := strconv.Atoi(settings[maxMessageBytes]); err == nil && n < deadLetterBytes {
+		raised := []kafka.ConfigEntry{{ConfigName: maxMessageBytes, ConfigValue: strconv.Itoa(deadLetterBytes)}}
+		wrong = append(wrong, fmt.Sprintf("%s is %d: larger records become dead letters without their value; raise it to %d (%s)",
+			maxMessageBytes, n, deadLetterBytes, alterCommand(name, raised)))
+	}
+	var limits []string
+	for _, entry := range keepLetters {
+		if is, known := settings[entry.ConfigName]; known && is != entry.ConfigValue {
+			limits = append(limits, fmt.Sprintf("%s is %s", entry.ConfigName, is))
+		}
+	}
+	if len(limits) > 0 {
+		wrong = append(wrong, fmt.Sprintf("%s: the brokers delete dead letters, which may be the only copy of their events; keep them (ordersync setup --fix-retention)",
+			strings.Join(limits, ", ")))
+	}
+	return strings.Join(wrong, "; ")
+}
+
+// alterCommand is what Kafka's own tools take to set entries of a topic.
+func alterCommand(topic string, entries []kafka.ConfigEntry) string {
+	var sets []string
+	for _, entry := range entries {
+		sets = append(sets, entry.ConfigName+"="+entry.ConfigValue)
+	}
+	return fmt.Sprintf("kafka-configs.sh --alter --entity-type topics --entity-name %s --add-config %s", topic, strings.Join(sets, ","))
 }

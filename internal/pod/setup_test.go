@@ -80,6 +80,45 @@ func TestSetupLeavesTopicsAlone(t *testing.T) {
 	}
 }
 
+// Letters may be the only copy of their events: a topic that deletes them is told of, and changed where that is asked for.
+func TestSetupWarnsOfALimitedRetention(t *testing.T) {
+	for name, entry := range map[string]kafka.ConfigEntry{
+		"the brokers' default": {ConfigName: "max.message.bytes", ConfigValue: "16777216"},
+		"a time":               {ConfigName: "retention.ms", ConfigValue: "604800000"},
+		"a size":               {ConfigName: "retention.bytes", ConfigValue: "1000000"},
+		"compaction":           {ConfigName: "cleanup.policy", ConfigValue: "compact"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := load(t, environ(t))
+			transport := pod.KafkaTransport(cfg)
+			defer transport.CloseIdleConnections()
+			kafkas := &kafka.Client{Addr: kafka.TCP(cfg.Kafka.Brokers...), Transport: transport}
+			if _, err := kafkas.CreateTopics(t.Context(), &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{
+				{Topic: cfg.Kafka.DeadLetterTopic, NumPartitions: 1, ReplicationFactor: 1, ConfigEntries: []kafka.ConfigEntry{
+					{ConfigName: "max.message.bytes", ConfigValue: "16777216"}, entry,
+				}},
+			}}); err != nil {
+				t.Fatal(err)
+			}
+			warning := func(o pod.SetupOptions) string {
+				items, err := pod.Setup(t.Context(), cfg, slog.New(slog.DiscardHandler), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return items[slices.IndexFunc(items, func(i pod.SetupItem) bool { return i.Name == cfg.Kafka.DeadLetterTopic })].Warning
+			}
+			if got := warning(pod.SetupOptions{}); !strings.Contains(got, "--fix-retention") || strings.Contains(got, "raise it") {
+				t.Errorf("got %q", got)
+			}
+			for _, fix := range []bool{true, false} {
+				if got := warning(pod.SetupOptions{FixRetention: fix}); got != "" {
+					t.Errorf("fixed: %q", got)
+				}
+			}
+		})
+	}
+}
+
 // One server that is down must not keep the others from being set up.
 func TestSetupGoesOn(t *testing.T) {
 	cfg := load(t, environ(t, "KAFKA_BROKERS=127.0.0.1:1"))
