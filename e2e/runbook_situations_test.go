@@ -14,7 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -278,6 +281,78 @@ var situations = map[string]situation{
 		shows: map[string]string{`mariadb --execute "SHOW GRANTS FOR 'sync'@'%'"`: "GRANT SELECT"},
 		heals: func(r *runbook) { r.awaitEntries("536390", 1) },
 	},
+	"A step is paused": {
+		arise: func(r *runbook) {
+			r.sql("RENAME TABLE orders TO orders_away")
+			r.publishOrder("online", "536423", `1`)
+			r.awaitStuck("536423")
+			_, err := r.temporal.WorkflowService().PauseActivity(r.Context(), &workflowservice.PauseActivityRequest{
+				Namespace: client.DefaultNamespace, Execution: &commonpb.WorkflowExecution{WorkflowId: workflows.WorkflowID("536423")},
+				Identity: "support@shop", Activity: &workflowservice.PauseActivityRequest_Type{Type: "CreateOrder"},
+			})
+			require.NoError(r, err)
+			out, err := r.enter("ordersync blocked")
+			require.NoError(r, err)
+			require.Contains(r, out, "retrying, paused")
+			r.sql("RENAME TABLE orders_away TO orders")
+		},
+		mend: map[string]func(*runbook){"ordersync order 536423 (2)": func(r *runbook) { r.awaitEntries("536423", 1) }},
+		shows: map[string]string{
+			"ordersync order 536423":     `CreateOrder is at attempt \d+, paused since \S+ by support@shop\n.*temporal activity unpause --workflow-id order-536423 --activity-id`,
+			"ordersync order 536423 (2)": "applied",
+		},
+	},
+	"Temporal does not take an order": {
+		arise: func(r *runbook) {
+			_, err := r.temporal.OperatorService().RemoveSearchAttributes(r.Context(), &operatorservice.RemoveSearchAttributesRequest{
+				Namespace: client.DefaultNamespace, SearchAttributes: []string{workflows.OrderID.GetName()},
+			})
+			require.NoError(r, err)
+			r.publishOrder("online", "536424", `1`)
+			devtest.Eventually(r, 2*time.Minute, func() error {
+				out, err := r.enter("ordersync blocked")
+				if err == nil && !strings.Contains(out, "536424") {
+					err = errors.New(out)
+				}
+				return err
+			}, "the order is named")
+		},
+		shows: map[string]string{
+			"ordersync blocked":                    `536424 +online +Temporal does not take it +\S+ +online/\d+/\d+`,
+			"curl --silent http://$STARTER/readyz": `"ready":false.*OrderID`,
+			"ordersync setup":                      "OrderID",
+		},
+		heals: func(r *runbook) { r.awaitEntries("536424", 1) },
+	},
+	"A run failed": {
+		arise: func(r *runbook) {
+			r.worker.terminate(30 * time.Second)
+			stop := r.deployFailing()
+			r.publishOrder("online", "536418", `1`)
+			devtest.Eventually(r, time.Minute, func() error {
+				w, err := operator.Describe(r.Context(), r.temporal, "536418")
+				if err == nil && w.Ended() != order.RunFailed {
+					err = errors.New(w.Status)
+				}
+				return err
+			}, "the run fails")
+			stop()
+			r.requireCommitted()
+			r.startWorker()
+			r.awaitLog("worker", "an order's workflow failed")
+		},
+		mend: map[string]func(*runbook){"ordersync order 536418 (2)": func(r *runbook) { r.awaitEntries("536418", 1) }},
+		shows: map[string]string{
+			"ordersync order 536418":                                 "(?s)sync: failed.*its run failed since .*: a fault.*it held order_creation v1, which the shop's database lacks.*ordersync replay --order 536418",
+			"ordersync replay --order 536418 --why 'its run failed'": `sent +1 `,
+			"ordersync order 536418 (2)":                             "(?s)applied.*replay",
+		},
+		heals: func(r *runbook) {
+			out, err := r.enter("ordersync blocked")
+			require.NoError(r, err)
+			require.Contains(r, out, "no order is stuck")
+		},
+	},
 	"No worker works": {
 		arise: func(r *runbook) {
 			r.worker.terminate(30 * time.Second)
@@ -383,8 +458,10 @@ var situations = map[string]situation{
 			r.awaitFailedTask("536412")
 			r.publishOrder("online", "536412", `1`)
 			r.awaitLog("worker", "the run follows rules 3 and this worker knows 1 to 2")
+			r.awaitLog("worker", "the workflow tasks of an order fail")
 		},
 		shows: map[string]string{
+			"ordersync blocked": `536412 +\S* *its workflow tasks fail`,
 			"temporal workflow show --workflow-id order-536412":   "WorkflowTaskFailed",
 			"ordersync replay --order 536412 --why 'rolled back'": `sent +1 `,
 		},
@@ -687,6 +764,18 @@ func (r *runbook) deployOther() (rollBack func()) {
 		require.Contains(r, names, "temporal_workflow_task_execution_failed_total")
 		require.NoError(r, file.Close())
 	}
+}
+
+// deployFailing runs a worker whose OrderSync fails.
+func (r *runbook) deployFailing() (stop func()) {
+	r.Helper()
+	c, err := pod.NewTemporal(r.cfg, errorLog(), nil)
+	require.NoError(r, err)
+	w := worker.New(c, r.cfg.Temporal.TaskQueue, worker.Options{})
+	w.RegisterWorkflowWithOptions(func(workflow.Context, workflows.Input) error { return errors.New("a fault") },
+		workflow.RegisterOptions{Name: workflows.OrderSyncName})
+	require.NoError(r, w.Start())
+	return func() { w.Stop(); c.Close() }
 }
 
 // awaitPolled waits until a poll is through that has read the ERP after a time, and none is under way.

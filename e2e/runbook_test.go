@@ -29,6 +29,7 @@ import (
 	"ordersync/internal/freshness"
 	"ordersync/internal/intake"
 	"ordersync/internal/notice"
+	"ordersync/internal/operator"
 	"ordersync/internal/order"
 	"ordersync/internal/publish"
 	"ordersync/internal/reconcile"
@@ -420,6 +421,7 @@ func TestRunbookNames(t *testing.T) {
 		notice.New(notice.Options{Registerer: known})
 		freshness.NewExporter(nil, known, nil)
 		reconcile.New(reconcile.Options{Registerer: known})
+		operator.NewWatch(operator.WatchOptions{Registerer: known})
 		_, err := intake.New(intake.Options{
 			Brokers: []string{"localhost:1"}, Group: "g", Topics: map[string]order.Channel{"online": order.Online}, TaskQueue: "q", Settings: workflows.Settings{Rules: workflows.Rules},
 			Temporal: lazyTemporal(t), DeadLetters: publish.New(publish.Options{Brokers: []string{"localhost:1"}, DeadLetterTopic: "d"}), Registerer: known,

@@ -404,7 +404,7 @@ func TestServerRequestToCancel(t *testing.T) {
 	l.shop.look(func(s *shop) {
 		require.Len(t, s.actions, 1, "it is in the audit")
 		require.Equal(t, activities.CancelRequest, s.actions[0].Name)
-		require.Contains(t, s.actions[0].By, "@", "with the identity of the client that asked")
+		require.Equal(t, "test", s.actions[0].By, "with the identity of the client that asked")
 		require.Contains(t, s.actions[0].Effect, "refused")
 	})
 	l.keep("cancel-refused")

@@ -114,7 +114,13 @@ func (a *app) bulk(ctx context.Context, f signalFlags, many bulkFlags, signal, s
 			return err
 		}
 	}
-	now := time.Now()
+	now, err := operator.ServerNow(ctx, temporal, cfg.Temporal.Client.Namespace, cfg.Temporal.TaskQueue)
+	if err != nil {
+		return err
+	}
+	if now.IsZero() { // no worker polls, and none will act on it soon
+		now = time.Now()
+	}
 	selection, err := many.selection(cfg, status, now)
 	if err != nil {
 		return err
@@ -123,11 +129,12 @@ func (a *app) bulk(ctx context.Context, f signalFlags, many bulkFlags, signal, s
 		selection.StuckBefore = at
 	}
 	const examples = 20
-	view := bulkView{Query: selection.Query(), DryRun: many.dryRun}
+	view := bulkView{DryRun: many.dryRun}
 	if view.Survey, err = operator.Look(ctx, temporal, selection, examples, now); err != nil {
 		return err
 	}
 	selection = selection.Pinned(view.Survey)
+	view.Query = selection.Query()
 	view.Command = a.propose(many.command(signal, selection))
 	if many.dryRun || view.Survey.Total == 0 {
 		return a.print(view, func(out io.Writer) error { return printSelected(out, signal, view) })

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,8 +21,24 @@ func main() {
 	err := run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr, config.Environ())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "ordersync:", err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// exitStuck is what `ordersync wait` exits with when all has been done that happens by itself.
+const exitStuck = 3
+
+// exitError is an error with an exit code of its own. Every other error exits with 1.
+type exitError struct {
+	code int
+	error
+}
+
+func exitCode(err error) int {
+	if own := new(exitError); errors.As(err, &own) {
+		return own.code
+	}
+	return 1
 }
 
 // run is the command without the process around it. args begin with the program's name.

@@ -84,7 +84,7 @@ func TestWhatIsPrintedAboutAnOddOrderHitsIt(t *testing.T) {
 	for _, id := range hostileIDs {
 		var out strings.Builder
 		a := &app{program: "ordersync", dataDir: "a b"}
-		require.NoError(t, a.printStuck(&out, operator.Survey{Total: 1, Orders: []operator.StuckOrder{{SyncID: id}}}))
+		require.NoError(t, a.printStuck(&out, blockedView{Survey: operator.Survey{Total: 1, Orders: []operator.StuckOrder{{SyncID: id}}}}))
 		_, command, found := strings.Cut(out.String(), "what to do: ")
 		require.True(t, found)
 		assert.Equal(t, []string{id}, parsed(t, typed(t, strings.TrimSpace(command))).Flags().Args())

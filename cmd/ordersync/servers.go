@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
@@ -45,6 +46,63 @@ func (a *app) dial(ctx context.Context, needed ...string) (config.Config, client
 	}
 	temporal, err := pod.DialTemporal(ctx, cfg, a.warnings())
 	return cfg, temporal, err
+}
+
+// looking is what a command needs that shows what it can: each server may be away.
+type looking struct {
+	cfg      config.Config
+	temporal client.Client  // nil where Temporal does not answer
+	shop     *target.Target // never nil; its reads fail where it does not answer
+	// problems say what could not be read, and what to do.
+	problems []string
+	close    func()
+}
+
+// look connects to every server, and goes on without those that do not answer.
+func (a *app) look(ctx context.Context) (*looking, error) {
+	environ, err := a.servers(ctx, []string{kafkaBrokers, temporalAddress, mysqlDSN})
+	var silent *silentError
+	if err != nil && !errors.As(err, &silent) {
+		return nil, err
+	}
+	l := &looking{close: func() {}}
+	if l.cfg, err = config.Load(environ, kafkaBrokers, temporalAddress, mysqlDSN); err != nil {
+		return nil, err
+	}
+	if l.shop, err = pod.OpenTarget(l.cfg, a.warnings()); err != nil {
+		return nil, err
+	}
+	if l.temporal, err = pod.DialTemporal(ctx, l.cfg, a.warnings()); err != nil {
+		if silent != nil && l.shop.DB().PingContext(ctx) != nil {
+			return nil, errors.Join(silent, l.shop.Close()) // the stack is gone as a whole
+		}
+		l.temporal = nil
+		l.missing("Temporal", err)
+	}
+	l.close = func() {
+		if l.temporal != nil {
+			l.temporal.Close()
+		}
+		_ = l.shop.Close() // it was read only
+	}
+	return l, nil
+}
+
+// missing notes what could not be read.
+func (l *looking) missing(what string, err error) {
+	if err != nil {
+		l.problems = append(l.problems, what+": "+oneLine(err.Error()))
+	}
+}
+
+// errIncomplete is the error of a command that has shown what it could.
+var errIncomplete = errors.New("not everything could be read; what is missing stands above")
+
+// printMissing says what could not be read.
+func printMissing(out io.Writer, problems []string) {
+	for _, problem := range problems {
+		fmt.Fprintf(out, "\nnot known: %s\n", shortened(problem, 500))
+	}
 }
 
 // openShop is the shop's database, with the tables that this build knows, for the caller to close.
@@ -101,6 +159,9 @@ func (a *app) servers(ctx context.Context, needed []string) (map[string]string, 
 	return environ, answering(ctx, path, environ, missing)
 }
 
+// silentError is of a server that a stack's file names and that does not answer.
+type silentError struct{ error }
+
 // given tells whether the environment has a variable. Temporal's server may be in a profile of its own.
 func (a *app) given(name string) bool {
 	if strings.TrimSpace(a.environ[name]) != "" {
@@ -135,7 +196,7 @@ func answering(ctx context.Context, path string, environ map[string]string, name
 		}
 		conn, err := dialer.DialContext(ctx, "tcp", address)
 		if err != nil {
-			return fmt.Errorf("%s in %s names a server that does not answer: %w\nis `ordersync dev` still running? start it again", name, path, err)
+			return &silentError{fmt.Errorf("%s in %s names a server that does not answer: %w\nis `ordersync dev` still running? start it again", name, path, err)}
 		}
 		_ = conn.Close()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,11 @@ func (a *app) statusCommand() *cobra.Command {
 		Short:   "Show how far the shop's database is behind the ERP, and where events wait",
 		Long: `Shows for each channel how old the oldest event is that the shop's database lacks, by the ERP's time,
 where it waits, and for how long at least: in Kafka (for a starter), in Temporal's task queue (for a
-worker), in its order (which is retrying or blocked), or perhaps in the ERP (if the poll is late). Kafka's
+worker), in its order (which is retrying or blocked, or whose run failed or cannot go on), or perhaps in the ERP (if the poll is late). Kafka's
 lag alone reads zero as soon as Temporal has an event.
+
+Below it stand the runs that failed, were ended or cannot go on while events of theirs are missing, and the
+records that the starters do not get past; see ` + "`ordersync blocked`" + `.
 
 LAG counts records that no starter has finished, RETRYING and BLOCKED orders. EVENTS/S, P50 and P99 are of
 the events that the ledger got in the last minute; the latter from broker timestamp to commit. Not
@@ -42,19 +46,18 @@ count for no age. What could not be looked up is a question mark, and the comman
 }
 
 func (a *app) status(ctx context.Context, watch bool) error {
-	cfg, temporal, err := a.dial(ctx, kafkaBrokers, mysqlDSN)
+	l, err := a.look(ctx)
 	if err != nil {
 		return err
 	}
-	defer temporal.Close()
-	shop, err := pod.OpenTarget(cfg, a.warnings())
-	if err != nil {
-		return err
+	defer l.close()
+	if l.temporal == nil {
+		return errors.New(strings.Join(l.problems, "\n")) // without it there is nothing to show but a lag
 	}
-	defer shop.Close() //nolint:errcheck // it was read only
+	cfg := l.cfg
 	transport := pod.KafkaTransport(cfg)
 	defer transport.CloseIdleConnections()
-	probe := pod.NewProbe(cfg, transport, temporal, shop)
+	probe := pod.NewProbe(cfg, transport, l.temporal, l.shop)
 
 	lines := watch && !terminal(a.stdout)
 	return a.show(ctx, watch, func(ctx context.Context) (func() error, error) {
@@ -102,6 +105,16 @@ func (a *app) printStatus(out io.Writer, s freshness.Status, deadLetters string)
 			t.row("backfill", fmt.Sprintf("%s: %d records to be read, %s events/s", b.Channel, b.Lag, rate(b.EventsPerSecond)))
 		}
 	}
+	for _, u := range s.Unwell {
+		t.row("not well", fmt.Sprintf("%d orders of %s: %s, the first since %s", u.Count, u.Channel, troubles[u.Trouble], stamp(u.Oldest)))
+	}
+	for _, one := range s.Stalled {
+		what := "record"
+		if one.SyncID != "" {
+			what = "order " + one.SyncID
+		}
+		t.row("stalled", fmt.Sprintf("%s, %s: %s", one.Record, what, stalledWhat(one)))
+	}
 	t.row("dead letters", fmt.Sprintf("%s in %s, whatever was done with them", known(s.DeadLetters), deadLetters))
 	if err := t.flush(); err != nil {
 		return err
@@ -120,11 +133,12 @@ func (a *app) printNext(out io.Writer, s freshness.Status) error {
 		stuck = stuck || positive(c.Blocked) || positive(c.Retrying)
 	}
 	for _, c := range s.Channels {
-		if c.Oldest != nil && c.Oldest.Where == freshness.InOrder {
+		if c.Oldest != nil && (c.Oldest.Where == freshness.InOrder || c.Oldest.Where == freshness.InRun) {
 			next = append(next, fmt.Sprintf("what the oldest of %s waits for: %s", c.Channel, a.propose(order.ShowCommand(c.Oldest.SyncID))))
 		}
 	}
-	if stuck {
+	stalled := slices.ContainsFunc(s.Stalled, func(one freshness.Stalled) bool { return one.Trouble != order.RunFull })
+	if stuck || stalled || len(s.Unwell) > 0 {
 		next = append(next, "all that are stuck: "+a.hint("blocked"))
 	}
 	if s.TaskQueue != nil && s.TaskQueue.Pollers == 0 {
@@ -199,7 +213,12 @@ func waitsIn(o *freshness.Oldest) string {
 	case o.Where == freshness.InKafka:
 		return "Kafka, " + o.Record
 	case o.Where == freshness.InOrder:
+		if o.Paused {
+			return "order " + o.SyncID + ", " + o.Stuck + " but paused"
+		}
 		return "order " + o.SyncID + ", " + o.Stuck
+	case o.Where == freshness.InRun:
+		return "order " + o.SyncID + ", " + troubles[order.Trouble(o.Stuck)]
 	case o.Where == freshness.InTaskQueue:
 		return "the task queue"
 	default:

@@ -11,6 +11,7 @@ import (
 	"ordersync/internal/freshness"
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
+	"ordersync/internal/target"
 )
 
 func TestStatusSaysWhatToDo(t *testing.T) {
@@ -35,6 +36,25 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 		"nobody works": {
 			freshness.Status{TaskQueue: &freshness.TaskQueue{Name: "q", Tasks: 7, OldestSeconds: 61}},
 			[]string{"0 on task queue q; about 7 tasks wait, the first for 1m1s", "is one running?"},
+		},
+		"a full run, which is no fault": {
+			freshness.Status{Stalled: []freshness.Stalled{{Trouble: order.RunFull, SyncID: "hot", Record: "online/3/42", HistoryEvents: 8100, HistoryBytes: 9 << 20}}},
+			[]string{"online/3/42, order hot: its run is full: 8100 events, 9.0 MiB of history; the rest waits in Kafka and goes on by itself"},
+		},
+		"a record that is no event": {
+			freshness.Status{Stalled: []freshness.Stalled{{Trouble: order.NoLetter, Record: "online/3/42"}}},
+			[]string{"online/3/42, record: no event, and its dead letter is not written", "ordersync blocked"},
+		},
+		"a run that failed": {
+			freshness.Status{
+				Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InRun, Since: since, SyncID: "7", Stuck: string(order.RunFailed)})},
+				Unwell:   []target.UnwellCount{{Trouble: order.RunFailed, Channel: "online", Count: 3, Oldest: since}},
+			},
+			[]string{"order 7, its run failed  15m0s", "3 orders of online: its run failed, the first since", "ordersync order 7\n", "ordersync blocked"},
+		},
+		"a paused step": {
+			freshness.Status{Channels: []freshness.Channel{channel(&freshness.Oldest{Where: freshness.InOrder, Since: since, SyncID: "7", Stuck: "retrying", Paused: true})}},
+			[]string{"order 7, retrying but paused"},
 		},
 		"a paused poll": {
 			freshness.Status{Poll: &freshness.Poll{ReadUntil: at.Add(-time.Hour), Late: true, Paused: true}},
@@ -70,7 +90,7 @@ func TestStatusSaysWhatToDo(t *testing.T) {
 
 // What an ERP may put into an id does no harm in the shell that a proposed command is pasted into.
 func TestProposedCommandsQuoteOddIds(t *testing.T) {
-	stuck := operator.Survey{Total: 1, Orders: []operator.StuckOrder{{SyncID: "$(reboot)"}}}
+	stuck := blockedView{Survey: operator.Survey{Total: 1, Orders: []operator.StuckOrder{{SyncID: "$(reboot)"}}}}
 	var out strings.Builder
 	require.NoError(t, (&app{dataDir: defaultDir}).printStuck(&out, stuck))
 	assert.Contains(t, out.String(), "ordersync order '$(reboot)'\n")

@@ -17,7 +17,8 @@
 // queue's own figures and at most some thousand rows of the ledger's last minute.
 //
 // What this does not see is an event within Temporal that is neither stuck nor waits for a worker: one
-// that is being applied, or held for its order's creation (HOLD_WINDOW at most).
+// that is being applied, or held for its order's creation (HOLD_WINDOW at most). Without a Target it does not see the
+// runs either that failed, were ended or cannot go on.
 package freshness
 
 import (

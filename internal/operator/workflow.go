@@ -75,6 +75,8 @@ type Workflow struct {
 	// TaskAttempt is which attempt of a workflow task is under way or due, since TaskSince; 0 for none.
 	TaskAttempt int32      `json:"task_attempt,omitempty"`
 	TaskSince   *time.Time `json:"task_since,omitempty"`
+
+	ended order.Trouble
 }
 
 // Attempt is an activity under way or waiting for its next attempt.
@@ -100,6 +102,9 @@ type Pause struct {
 func (p Pause) UnpauseCommand(syncID string) string {
 	return "temporal activity unpause --workflow-id " + order.Typed(workflows.WorkflowID(syncID)) + " --activity-id " + p.ActivityID
 }
+
+// Ended is how the run ended without completing; empty for one that completed, continued as new or runs.
+func (w Workflow) Ended() order.Trouble { return w.ended }
 
 // Paused is the first paused activity; nil if none is.
 func (w Workflow) Paused() *Pause {
@@ -137,6 +142,7 @@ func Describe(ctx context.Context, c client.Client, syncID string) (Workflow, er
 		Channel: keyword(info, workflows.Channel.GetName()), HistoryEvents: info.GetHistoryLength(), HistoryBytes: info.GetHistorySizeBytes(),
 		StuckSince: moment(info, workflows.StuckSince.GetName()),
 	}
+	w.ended = troubleOf(info.GetStatus())
 	if task := d.GetPendingWorkflowTask(); task != nil {
 		w.TaskAttempt, w.TaskSince = task.GetAttempt(), instant(task.GetOriginalScheduledTime())
 	}

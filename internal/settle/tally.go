@@ -3,6 +3,7 @@ package settle
 import (
 	"cmp"
 	"encoding/hex"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -320,6 +321,22 @@ func (t *Tally) Behind(blocked map[string]bool) (events, orders int) {
 	return events, len(seen)
 }
 
+// Orders are the first n orders with outstanding events that fit, in no order.
+func (t *Tally) Orders(n int, fits func(syncID string) bool) (all []string) {
+	seen := map[int32]bool{}
+	for _, i := range t.open {
+		number := t.events[i].order
+		if seen[number] || !fits(t.orders[number]) {
+			continue
+		}
+		seen[number] = true
+		if all = append(all, t.orders[number]); len(all) == n {
+			break
+		}
+	}
+	return all
+}
+
 // Outstanding counts the events and rejected records that are not settled.
 func (t *Tally) Outstanding() int { return len(t.open) + len(t.rejected) - t.rejections }
 
@@ -403,7 +420,7 @@ func (t *Tally) place(s order.Source) place {
 }
 
 // Summary is what came of everything published. Events without Duplicates are the sum of Applied,
-// Stale, Skipped, DeadLetters, Blocked and Outstanding.
+// Stale, Skipped, DeadLetters, Blocked, Unwell and Outstanding.
 type Summary struct {
 	Events      int `json:"events"`     // records in the topics of the channels and of their backfills
 	Duplicates  int `json:"duplicates"` // of these, events published before
@@ -416,7 +433,10 @@ type Summary struct {
 	Blocked     int `json:"blocked"` // events behind a blocked order
 	// BlockedOrders are the orders those stand behind.
 	BlockedOrders int `json:"blocked_orders"`
-	Outstanding   int `json:"outstanding"`
+	// Unwell are events of orders that do not get on for another reason, and UnwellOrders the first of those.
+	Unwell       int           `json:"unwell"`
+	UnwellOrders []UnwellOrder `json:"unwell_orders"`
+	Outstanding  int           `json:"outstanding"`
 
 	// EventsPerSecond is over the events in the ledger, from the first broker timestamp to the last
 	// commit; 0 where that is not known.
@@ -432,18 +452,41 @@ type Summary struct {
 	Waiting []Waiting `json:"waiting"`
 }
 
+// UnwellOrder is an order whose outstanding events do not arrive by themselves, and why.
+type UnwellOrder struct {
+	SyncID  string        `json:"sync_id"`
+	Trouble order.Trouble `json:"trouble"`
+}
+
+// maxUnwell is how many unwell orders a summary names.
+const maxUnwell = 100
+
 // maxWaiting is how many outstanding things a summary names.
 const maxWaiting = 10
 
-// Summary adds up, given the orders that are blocked now.
-func (t *Tally) Summary(blocked map[string]bool) Summary {
+// Summary adds up, given the orders that are blocked now, and those that do not get on for another reason.
+func (t *Tally) Summary(blocked map[string]bool, unwell map[string]order.Trouble) Summary {
 	behind, orders := t.Behind(blocked)
+	others, settled := map[string]bool{}, maps.Clone(blocked)
+	for syncID := range unwell {
+		if !blocked[syncID] {
+			others[syncID] = true
+			if settled == nil {
+				settled = map[string]bool{}
+			}
+			settled[syncID] = true
+		}
+	}
+	ill, _ := t.Behind(others)
 	s := Summary{
 		Events: t.records, Duplicates: t.duplicates,
 		Applied: t.settled[applied], Stale: t.settled[stale], Skipped: t.settled[skipped],
 		Invoices: t.invoices, DeadLetters: t.settled[deadLettered] + t.rejections,
-		Blocked: behind, BlockedOrders: orders, Outstanding: t.Outstanding() - behind,
-		Waiting: append([]Waiting{}, t.First(maxWaiting, blocked)...),
+		Blocked: behind, BlockedOrders: orders, Outstanding: t.Outstanding() - behind - ill,
+		Unwell: ill, UnwellOrders: []UnwellOrder{}, Waiting: append([]Waiting{}, t.First(maxWaiting, settled)...),
+	}
+	for _, syncID := range t.Orders(maxUnwell, func(syncID string) bool { return others[syncID] }) {
+		s.UnwellOrders = append(s.UnwellOrders, UnwellOrder{syncID, unwell[syncID]})
 	}
 	counted := make([]bool, len(t.orders))
 	for _, e := range t.events {

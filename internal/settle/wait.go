@@ -38,6 +38,9 @@ type Options struct {
 	Target          *target.Target
 	// Blocked are the sync_ids of the orders that are blocked now.
 	Blocked func(context.Context) (map[string]bool, error)
+	// Unwell are those of some orders with outstanding events of which these will not arrive by themselves, with the
+	// trouble. It is asked about a limited number at a time; nil for none.
+	Unwell func(ctx context.Context, syncIDs []string) (map[string]order.Trouble, error)
 	// Progress is told how far it is, several times a second at most. May be nil.
 	Progress func(Progress)
 }
@@ -72,18 +75,19 @@ func Wait(ctx context.Context, o Options) (Summary, error) {
 	w := &waiter{
 		Options: o, reader: topics.Reader{Brokers: o.Brokers, Transport: o.Transport},
 		tally: NewTally(slices.Collect(maps.Keys(o.Backfill))...), channels: maps.Clone(o.Topics), lettersRead: map[int]int64{},
+		unwell: map[string]order.Trouble{}, asked: map[string]bool{},
 	}
 	maps.Copy(w.channels, o.Backfill)
 	if err := w.scan(ctx); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", ErrReading, context.Cause(ctx))
 		}
-		return w.tally.Summary(nil), err
+		return w.tally.Summary(nil, nil), err
 	}
 	// The first time the ledger is asked for everything: an event in it needs no dead letter.
 	first := w.tally.Total()/lookUp + 1
 	err := w.settle(ctx, first)
-	return w.tally.Summary(w.blocked), err
+	return w.tally.Summary(w.blocked, w.unwell), err
 }
 
 type waiter struct {
@@ -95,6 +99,48 @@ type waiter struct {
 	lettersRead map[int]int64            // next offset of each partition of the dead-letter topic
 	blocked     map[string]bool
 	blockedAt   time.Time
+	unwell      map[string]order.Trouble
+	asked       map[string]bool // of the orders that Unwell was asked about in this round of all of them
+}
+
+// unwellAtOnce bounds the orders that are asked about at a time.
+const unwellAtOnce = 200
+
+// hopeless are the orders whose outstanding events do not arrive by themselves.
+func (w *waiter) hopeless() map[string]bool {
+	all := maps.Clone(w.blocked)
+	if all == nil {
+		all = map[string]bool{}
+	}
+	for syncID := range w.unwell {
+		all[syncID] = true
+	}
+	return all
+}
+
+// askUnwell asks about the next of the outstanding orders that are not blocked.
+func (w *waiter) askUnwell(ctx context.Context) error {
+	if w.Options.Unwell == nil {
+		return nil
+	}
+	next := w.tally.Orders(unwellAtOnce, func(syncID string) bool { return !w.blocked[syncID] && !w.asked[syncID] })
+	if len(next) == 0 {
+		clear(w.asked)
+		next = w.tally.Orders(unwellAtOnce, func(syncID string) bool { return !w.blocked[syncID] })
+	}
+	found, err := w.Options.Unwell(ctx, next)
+	if err != nil {
+		return err
+	}
+	for _, syncID := range next {
+		w.asked[syncID] = true
+		if trouble, ok := found[syncID]; ok {
+			w.unwell[syncID] = trouble
+			continue
+		}
+		delete(w.unwell, syncID)
+	}
+	return nil
 }
 
 // scan notes the identity of everything published.
@@ -191,7 +237,7 @@ func (w *waiter) askLedger(ctx context.Context, lookUps int) (ticked, asked int,
 }
 
 func (w *waiter) progress() {
-	behind, _ := w.tally.Behind(w.blocked)
+	behind, _ := w.tally.Behind(w.hopeless())
 	total := w.tally.Total()
 	w.report(Progress{Done: total - w.tally.Outstanding() + behind, Total: total, Blocked: behind})
 }
@@ -203,7 +249,7 @@ func (w *waiter) settled(ctx context.Context) (bool, error) {
 		w.progress()
 		return true, nil
 	}
-	behind, _ := w.tally.Behind(w.blocked)
+	behind, _ := w.tally.Behind(w.hopeless())
 	if fresh := time.Since(w.blockedAt) < blockedAge; fresh && behind < w.tally.Outstanding() {
 		return false, nil
 	}
@@ -212,7 +258,12 @@ func (w *waiter) settled(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	w.blocked, w.blockedAt = blocked, time.Now()
-	behind, _ = w.tally.Behind(w.blocked)
+	if behind, _ = w.tally.Behind(w.blocked); behind < w.tally.Outstanding() {
+		if err := w.askUnwell(ctx); err != nil {
+			return false, err
+		}
+		behind, _ = w.tally.Behind(w.hopeless())
+	}
 	w.progress()
 	return behind == w.tally.Outstanding(), nil
 }
