@@ -202,6 +202,10 @@ func (v *orderView) askTemporal(ctx context.Context, temporal client.Client) err
 	switch {
 	case err == nil:
 		v.take(state)
+		if p := w.Paused(); p != nil { // which the workflow cannot see
+			v.happens = "nothing, until somebody lets its paused step go on"
+			v.NextStep = v.happens + ": " + p.UnpauseCommand(v.SyncID)
+		}
 		return nil
 	case errors.Is(err, operator.ErrTasksFail):
 		v.Sync = string(order.TasksFail)

@@ -45,6 +45,7 @@ func (d *devRun) shows(args []string, want ...string) result {
 		}
 		return nil
 	}, fmt.Sprint(args))
+	d.t.Logf("%s shown", args)
 	return r
 }
 
