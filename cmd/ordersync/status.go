@@ -24,8 +24,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Short:   "Show how far the shop's database is behind the ERP, and where events wait",
 		Long: `Shows for each channel how old the oldest event is that the shop's database lacks, by the ERP's time,
 where it waits, and for how long at least: in Kafka (for a starter), in Temporal's task queue (for a
-worker), in its order (which is retrying or blocked, or whose run failed or cannot go on), or perhaps in the ERP (if the poll is late). Kafka's
-lag alone reads zero as soon as Temporal has an event.
+worker), in its order (which is retrying or blocked, or whose run failed or cannot go on), or perhaps in
+the ERP (if the poll is late). Kafka's lag alone reads zero as soon as Temporal has an event.
 
 Below it stand the runs that failed, were ended or cannot go on while events of theirs are missing, and the
 records that the starters do not get past; see ` + "`ordersync blocked`" + `.
