@@ -283,7 +283,7 @@ func TestTallyMeasuresNothingByTimestampsThatAreNone(t *testing.T) {
 		rows[target.KeyOf(e)] = row
 	}
 	require.Equal(t, len(events), rows.tick(tally))
-	s := tally.Summary(nil)
+	s := tally.Summary(nil, nil)
 	require.Zero(t, s.Outstanding)
 	require.Equal(t, noon.Add(3*time.Second), *s.FirstPublished)
 	require.Equal(t, []int64{2000, 2000}, []int64{s.P50, s.P99})
