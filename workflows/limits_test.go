@@ -162,6 +162,19 @@ func TestServerResultByHand(t *testing.T) {
 	}
 }
 
+// A conflict starts the run of an order that is invoiced. The run has nothing to wait for.
+func TestAConflictLeavesNoRunOpen(t *testing.T) {
+	b := setup(t)
+	b.shop.status = order.Invoiced
+	b.shop.write(update, order.Applied)
+	other := update
+	other.Version = 7
+	b.start(other)
+	require.Len(t, b.shop.dead, 1)
+	require.Contains(t, b.shop.dead[0].Detail, update.Name(), "it names the other event")
+	require.Less(t, b.Now().Sub(epoch), time.Hour)
+}
+
 // A run of the first rules dropped the second event; from now on it does not either.
 func TestIdentityConflictUnderTheFirstRules(t *testing.T) {
 	b := setup(t)

@@ -78,7 +78,7 @@ func (s *shop) Apply(_ context.Context, step order.Step) (order.Result, error) {
 	}
 	if outcome, ok := s.ledger[e.ID.String()]; ok {
 		if was := s.events[e.ID.String()]; !e.SameAs(was.Kind, was.Version, was.Digest) {
-			return order.Result{Outcome: order.Conflict, Status: s.status}, nil
+			return order.Result{Outcome: order.Conflict, Status: s.status, Recorded: was.Name()}, nil
 		}
 		return order.Result{Outcome: outcome, Status: s.status, Duplicate: true}, nil
 	}

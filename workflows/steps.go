@@ -100,7 +100,8 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 		s.OrderStatus = ""
 		s.Inbox.Lacks(s.now())
 	case result.Outcome == order.Conflict:
-		s.outbox = append(s.outbox, letter{event: &step.Event, reason: order.IdentityConflict})
+		s.outbox = append(s.outbox, letter{event: &step.Event, reason: order.IdentityConflict, other: result.Recorded})
+		s.OrderStatus, s.LastActive = result.Status, s.now()
 		s.Inbox.Drop(id)
 		s.Inbox.Waits(s.now())
 	default:

@@ -28,7 +28,7 @@ const (
 	// on to the dead-letter topic and is in the history twice: with the credit on top that stays below 20 MiB.
 	// The worker has all of it in memory.
 	fullEvents, fullBytes = 8_000, 6 << 20
-	// maxAccounts bounds the orders whose account is kept. An order that is forgotten is asked about sooner.
+	// maxAccounts bounds the orders whose account is kept. One that is forgotten gets a first call again.
 	maxAccounts = 20_000
 )
 
@@ -80,6 +80,7 @@ func (c *credit) take(ctx context.Context, events []order.Event) error {
 	a, known := c.account(syncID)
 	if known && !a.allows(len(events), bytes) {
 		if err := c.ask(ctx, syncID); err != nil {
+			c.keep(syncID, a) // forgotten, it would get a first call again
 			return err
 		}
 		a = account{asked: true}
@@ -107,7 +108,9 @@ func (c *credit) ask(ctx context.Context, syncID string) error {
 		return fmt.Errorf("describe workflow %s: %w", workflows.WorkflowID(syncID), err)
 	}
 	run := d.GetWorkflowExecutionInfo()
-	if run.GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING && RunIsFull(run.GetHistoryLength(), run.GetHistorySizeBytes()) {
+	// A run that has nothing to do stays as it is: only a further call makes it continue as new.
+	works := d.GetPendingWorkflowTask() != nil || len(d.GetPendingActivities()) > 0
+	if run.GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING && works && RunIsFull(run.GetHistoryLength(), run.GetHistorySizeBytes()) {
 		return &RunFullError{SyncID: syncID, Events: run.GetHistoryLength(), Bytes: run.GetHistorySizeBytes()}
 	}
 	return nil

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/order"
@@ -91,6 +93,79 @@ func TestCreditForgetsTheOldestAccounts(t *testing.T) {
 	require.False(t, known)
 	_, known = c.account(event[0].SyncID)
 	require.True(t, known)
+}
+
+// TestCreditRemembersAFullOrder has many other orders pass while one is full. It must not count as new.
+func TestCreditRemembersAFullOrder(t *testing.T) {
+	c := newCaller(t)
+	hot := devtest.Name(t, "hot")
+	version := 2
+	send := func() error {
+		err := c.call(t.Context(), updates(hot, version, 1, 500<<10))
+		version++
+		return err
+	}
+	var full *RunFullError
+	for err := send(); !errors.As(err, &full); err = send() {
+		require.NoError(t, err)
+	}
+	other := updates("", 1, 1, 1)
+	for round := range 6 {
+		for n := range maxAccounts / 3 {
+			other[0].SyncID = fmt.Sprint(round, " ", n)
+			require.NoError(t, c.credit.take(t.Context(), other))
+		}
+		require.ErrorAs(t, send(), &full)
+	}
+}
+
+// TestCreditOfARunThatRests fills a run that then has nothing to do: no task would make it smaller, so it
+// gets a further call.
+func TestCreditOfARunThatRests(t *testing.T) {
+	c := newCaller(t)
+	resting := devtest.Name(t, "resting")
+	w := worker.New(c.client, c.taskQueue, worker.Options{})
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, _ workflows.Input) error {
+		return workflow.Sleep(ctx, time.Hour)
+	}, workflow.RegisterOptions{Name: workflows.OrderSyncName})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	version := 2
+	send := func() error {
+		err := c.call(t.Context(), updates(resting, version, 1, 500<<10))
+		version++
+		return err
+	}
+	devtest.Eventually(t, time.Minute, func() error {
+		if err := send(); err != nil {
+			return err
+		}
+		d, err := c.client.DescribeWorkflowExecution(t.Context(), workflows.WorkflowID(resting), "")
+		if err == nil && (d.GetPendingWorkflowTask() != nil || !RunIsFull(d.GetWorkflowExecutionInfo().GetHistoryLength(), d.GetWorkflowExecutionInfo().GetHistorySizeBytes())) {
+			err = errors.New("not full, or not at rest")
+		}
+		return err
+	}, "the run is large, and rests")
+	c.credit.keep(resting, account{asked: true, bytes: creditBytes})
+	require.NoError(t, send())
+}
+
+func TestAFullOrderThatFailedBeforeIsNoFailure(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, Limits{})
+		failed := false
+		b.answer = func(context.Context, []order.Event) error {
+			if !failed {
+				failed = true
+				return errAway
+			}
+			return &RunFullError{SyncID: "a"}
+		}
+		require.True(t, b.lanes.take(b.records("a")))
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		require.NoError(t, b.lanes.troubles.lasting())
+	})
 }
 
 func TestAFullOrderWaitsAndIsNoFailure(t *testing.T) {

@@ -273,6 +273,10 @@ func (l *lanes) waits(n *lane, full error) {
 			l.log.Warn("an order's events wait in Kafka until its run has worked off what it has", "order", n.syncID, "error", full)
 		})
 	}
+	if n.attempts > 0 { // an earlier call failed, and this one did not
+		l.troubles.over(n.trouble())
+		n.attempts, n.backoff = 0, nil
+	}
 	l.rest(n, n.waits())
 }
 

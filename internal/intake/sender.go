@@ -96,6 +96,7 @@ func (s *Sender) send(ctx context.Context, n *lane) error {
 			n.succeeded()
 			patience = time.Now().Add(sendPatience)
 		case errors.As(err, new(*RunFullError)) && time.Now().Before(patience):
+			n.attempts, n.backoff = 0, nil // an earlier call failed, and this one did not
 			if err := pause(ctx, n.waits()); err != nil {
 				return err
 			}
