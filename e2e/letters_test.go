@@ -432,6 +432,53 @@ func overflow(t *testing.T, n, bytes int, versioned, away bool) {
 	b.requireModel(append(others, events...))
 }
 
+// What a workflow could not hold for other reasons than being stuck follows the same rules: one letter takes the others
+// along, and all are refused while the order is stuck. So a later one never overtakes.
+func TestReplayOfABacklogIsOfTheWholeOrder(t *testing.T) {
+	b := setup(t)
+	exec := func(statement string) {
+		t.Helper()
+		_, err := b.target.DB().ExecContext(t.Context(), statement)
+		require.NoError(t, err)
+	}
+	exec("ALTER TABLE orders ADD CONSTRAINT team_check CHECK (sync_id <> '" + hot + "')")
+	b.run()
+	b.publishHot(1, 10, true)
+	devtest.Eventually(t, 3*time.Minute, func() error {
+		w, err := operator.Describe(t.Context(), b.temporal, hot)
+		if err == nil && w.SyncStatus != workflows.StatusBlocked {
+			err = fmt.Errorf("its status is %q", w.SyncStatus)
+		}
+		return err
+	}, "the order is stuck")
+	for version := range int64(3) {
+		e := order.Event{SyncID: hot, Kind: order.Update, ID: uuid.New(), Version: 100 + version, Data: []byte(`{"n":1}`), OccurredAt: time.Now().UTC(), Channel: order.Online}
+		value, err := e.Message()
+		require.NoError(t, err)
+		require.NoError(t, b.producer.DeadLetter(t.Context(), order.DeadLetter{
+			Source: order.Source{Topic: b.topics()[order.Online], Partition: 1, Offset: 1<<40 + version, ReceivedAt: time.Now().UTC()},
+			Key:    []byte(hot), Value: value, Reason: order.OrderBacklog,
+		}))
+	}
+	letters := b.awaitOpen(hot, 3)
+	result, err := b.deadletter("replay", letters[2].Place.String())
+	require.ErrorContains(t, err, "left as they are")
+	require.Equal(t, []int{3, 3, 2}, []int{result.Letters, result.Refused, result.Added})
+	require.Contains(t, result.Refusals[0].Why, "order hot is still blocked (CheckViolated)")
+
+	exec("ALTER TABLE orders DROP CONSTRAINT team_check")
+	_, err = b.command("retry", hot)
+	require.NoError(t, err)
+	b.awaitEntries(hot, 1)
+	result, err = b.deadletter("replay", letters[2].Place.String())
+	require.NoError(t, err)
+	require.Equal(t, []int{3, 3, 2}, []int{result.Letters, result.Sent, result.Added})
+	for i, e := range b.awaitEntries(hot, 4)[1:] {
+		require.EqualValues(t, 100+i, e.Version)
+		require.Equal(t, order.Applied, e.Outcome)
+	}
+}
+
 // requireLetters holds the values in the dead-letter topic against events, in their order.
 func (b *bundle) requireLetters(events []order.Event) {
 	b.Helper()

@@ -86,8 +86,8 @@ sent if they are open; those named, whatever was done with them. It may be inter
 
 A record that is no event needs a corrected value (--value-file), which takes its place.
 
-What found the queue of a stuck order full (order-blocked) is replayed for the order as a whole: one
-such letter takes all open ones of its order along. While the order is still stuck they are refused,
+What found the queue of its order full (order-blocked, order-backlog) is replayed for the order as a whole:
+one such letter takes all open ones of its order along. While the order is still stuck they are refused,
 since they would only overflow again.
 
 An event without a version goes by its arrival. It is refused where the order has applied one that

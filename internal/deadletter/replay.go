@@ -72,7 +72,7 @@ type run struct {
 // choose lists the letters to replay. One that found the queue of its order full takes all open ones
 // of the order along.
 func (r *run) choose(ctx context.Context, f Filter) ([]Letter, error) {
-	all, err := r.Topic.list(ctx, time.Time{}, func(l Letter) bool { return f.matches(l) || l.Reason == order.OrderBlocked }, nil)
+	all, err := r.Topic.list(ctx, time.Time{}, func(l Letter) bool { return f.matches(l) || l.Reason.Overflowed() }, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -89,13 +89,13 @@ func (r *run) choose(ctx context.Context, f Filter) ([]Letter, error) {
 	picked, whole := map[Place]bool{}, map[string]bool{}
 	for _, l := range chosen {
 		picked[l.Place] = true
-		if l.Reason == order.OrderBlocked {
+		if l.Reason.Overflowed() {
 			whole[l.SyncID] = true
 		}
 	}
 	added := map[string]bool{}
 	letters := slices.DeleteFunc(all, func(l Letter) bool {
-		if !picked[l.Place] && l.Reason == order.OrderBlocked && l.State == Open && whole[l.SyncID] {
+		if !picked[l.Place] && l.Reason.Overflowed() && l.State == Open && whole[l.SyncID] {
 			picked[l.Place], added[l.SyncID] = true, true
 		}
 		return !picked[l.Place]
@@ -269,7 +269,7 @@ func (r *run) refusal(ctx context.Context, s sending) (string, error) {
 		return fmt.Sprintf("it has the event_id of another event of order %s and would only come back: put an event_id of its own into the value, and send that: %s",
 			s.event.SyncID, order.MendLetterCommand(s.Place.String())), nil
 	}
-	if s.Reason == order.OrderBlocked {
+	if s.Reason.Overflowed() {
 		status, err := r.status(ctx, s.event.SyncID)
 		if err != nil {
 			return "", err

@@ -50,6 +50,10 @@ const (
 	IdentityConflict Reason = "identity-conflict"
 )
 
+// Overflowed returns whether the event left its order's workflow because that had no room for it. Such events follow one
+// another, so they are replayed together and not while the order is stuck.
+func (r Reason) Overflowed() bool { return r == OrderBlocked || r == OrderBacklog }
+
 // Rejection is the error of a record that is no event.
 type Rejection struct {
 	Reason Reason
