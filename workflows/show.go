@@ -225,7 +225,7 @@ func (s *orderSync) describe() {
 		fmt.Fprintf(&text, " since %s", stamp(*state.StuckSince))
 	}
 	if state.Reason != "" {
-		fmt.Fprintf(&text, "\n\n**%s**: %s", state.Reason, code(state.LastError))
+		fmt.Fprintf(&text, "\n\n**%s**: %s", state.Reason, code(strings.Join(strings.Fields(state.LastError), " ")))
 	}
 	fmt.Fprintf(&text, "\n\n%s\n", escape(advice.happens))
 	for _, r := range advice.remedies {
@@ -243,13 +243,14 @@ func (s *orderSync) describe() {
 	workflow.SetCurrentDetails(s.ctx, text.String())
 }
 
-// code is text as a span of code: between more backticks than it has in a row.
-func code(text string) string {
+// code is a line as a span of code: between more backticks than it has in a row. It keeps the line as it is, or
+// a command would name another order.
+func code(line string) string {
 	fence := "`"
-	for strings.Contains(text, fence) {
+	for strings.Contains(line, fence) {
 		fence += "`"
 	}
-	return fence + " " + strings.Join(strings.Fields(text), " ") + " " + fence
+	return fence + " " + line + " " + fence
 }
 
 // escape keeps what an order's id may hold from being Markdown.

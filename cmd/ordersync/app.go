@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"ordersync/internal/config"
@@ -57,6 +58,8 @@ directory of a running "ordersync dev" (--data-dir).`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		PersistentPreRunE: refuseEmptyFlags,
 	}
 	root.PersistentFlags().StringVar(&a.dataDir, "data-dir", defaultDir, "the directory of ordersync dev")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -76,6 +79,22 @@ directory of a running "ordersync dev" (--data-dir).`,
 		a.deadletterCommand(), a.replayCommand(), a.reconcileCommand(),
 	)
 	return root
+}
+
+// refuseEmptyFlags refuses a flag that was given without a value, as by a script whose variable is empty. A command
+// acts on more without --event-id or --channel, and a person who gives them does not mean that.
+func refuseEmptyFlags(c *cobra.Command, _ []string) error {
+	var err error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		values := []string{f.Value.String()}
+		if many, ok := f.Value.(pflag.SliceValue); ok {
+			values = many.GetSlice()
+		}
+		if len(values) == 0 || slices.ContainsFunc(values, func(v string) bool { return strings.TrimSpace(v) == "" }) {
+			err = fmt.Errorf("--%s is empty: give a value, or leave the flag out", f.Name)
+		}
+	})
+	return err
 }
 
 // The values of --output.

@@ -158,6 +158,20 @@ func TestWrongCommandLinesSayWhatToDo(t *testing.T) {
 	}
 }
 
+// A script's variable is empty, and without the flag the command would act on more.
+func TestAnEmptyFlagIsRefused(t *testing.T) {
+	for _, line := range [][]string{
+		{"skip", "1", "--yes", "--event-id", ""}, {"retry", "1", "--event-id", ""}, {"amend", "1", "--data", "{}", "--yes", "--event-id", " "},
+		{"skip", "--channel", "store", "--yes", "--error", ""}, {"retry", "--all", "--channel", ""},
+		{"deadletter", "discard", "--topic", "erp", "--yes", "--order", ""}, {"deadletter", "discard", "--topic", "erp", "--yes", "--reason", ""},
+		{"deadletter", "replay", "0/1", "--value-file", ""}, {"replay", "--since", "2h", "--order", ""},
+	} {
+		r := call(t.Context(), nil, "", append([]string{"--data-dir", "nowhere"}, line...)...)
+		flag := line[len(line)-2]
+		assert.ErrorContains(t, r.err, flag+" is empty: give a value, or leave the flag out", "%q", line)
+	}
+}
+
 var longID = strings.Repeat("x", 65)
 
 func TestSimulateIsTheSameForASeed(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 var hostileIDs = []string{
 	"-1", "-rf", "--help", "--", "-", "--order=2", "a b", "$(x)", "`x`", "it's", `"`, `a\b`, "!x", "Müller", "~", "#", "*", "?", "{a,b}",
 	"a;b", "a|b", "a&b", "<x", ">x", "=x", "%1", "日本", "${HOME}", "$1", "[a]", "(a)", "^x", "@file",
+	"a  b", "a\u00a0b", "a\u3000b", "-\u00a0", "a\u200bb", "\u202ea\u202c", "\ufeffa", "a\u2028b", "%s\u00a0\\1'",
 }
 
 // typed is what the program gets when a proposed command is pasted into a shell.
@@ -50,7 +51,9 @@ func TestEveryProposedCommandHitsItsOrderAndEvent(t *testing.T) {
 			"ordersync amend": order.AmendCommand(id, event), "ordersync skip": order.SkipCommand(id, event),
 		} {
 			for _, dir := range []string{defaultDir, "a b", "-x"} {
-				got := parsed(t, typed(t, (&app{program: "ordersync", dataDir: dir}).propose(c)))
+				command := (&app{program: "ordersync", dataDir: dir}).propose(c)
+				assert.Equal(t, command, oneLine(command), "it stands in an error, and errors stand in lists")
+				got := parsed(t, typed(t, command))
 				assert.Equal(t, path, got.CommandPath(), id)
 				assert.Equal(t, []string{id}, got.Flags().Args())
 				assert.Equal(t, dir, got.Flag("data-dir").Value.String())
@@ -62,6 +65,7 @@ func TestEveryProposedCommandHitsItsOrderAndEvent(t *testing.T) {
 		for path, c := range map[string]order.Command{
 			"ordersync replay": order.ReplayCommand(id), "ordersync deadletter replay": order.ReplayLettersCommand(id), "ordersync deadletter list": order.ListLettersCommand(id),
 		} {
+			assert.Equal(t, c.String(), oneLine(c.String()))
 			got := parsed(t, typed(t, c.String()))
 			assert.Equal(t, path, got.CommandPath(), id)
 			assert.Empty(t, got.Flags().Args(), id)

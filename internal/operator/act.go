@@ -117,10 +117,10 @@ func (s Stuck) Named(given string) (Pin, error) {
 	switch {
 	case on == "" || given == "":
 		return Pin{EventID: given}, nil
-	case order.TooShort(given, on):
-		return Pin{}, fmt.Errorf("--event-id %s: give at least the first %d digits of the id, such as %s", given, order.ShortID, on[:order.ShortID])
 	case order.ParseEventID(given).String() == on:
 		return Pin{EventID: on}, nil
+	case order.TooShort(given, on):
+		return Pin{}, fmt.Errorf("--event-id %s: give at least the first %d digits of the id, such as %s", given, order.ShortID, on[:order.ShortID])
 	case !order.NamesID(given, on):
 		return Pin{EventID: given}, nil
 	}
