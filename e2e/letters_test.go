@@ -194,11 +194,12 @@ func TestReplayOfACorrectedRecord(t *testing.T) {
 	require.Len(t, b.actions("7", "replay"), 1)
 	b.requireAppliedOnce()
 
-	// Another correction of it is another action; the event has been applied and stays.
+	// Another correction has other data and the same identity. It is refused: the event has been applied and stays.
 	result, err = b.deadletter("replay", broken.Place.String(), "--value-file", b.valueFile(`{"sync_id":7,"event":"order_updation","data":{"n":3}}`))
-	require.NoError(t, err)
-	require.Equal(t, 1, result.InLedger)
-	require.Len(t, b.actions("7", "replay"), 2)
+	require.ErrorContains(t, err, "1 letters were left as they are")
+	require.Equal(t, 1, result.Refused)
+	require.Contains(t, result.Refusals[0].Why, "event_id")
+	require.Len(t, b.actions("7", "replay"), 1)
 	require.JSONEq(t, `{"n":2}`, b.data("7"))
 }
 
