@@ -83,8 +83,9 @@ type Row struct {
 	// Eventlike reports that Value, of a rejected row, would be an event in a topic, as only its changed_at is wrong.
 	// Its Event has no Channel then, so that it is published to none.
 	Eventlike bool
-	// Earlier is the id under which releases before derived versions published the event, without a version;
-	// the nil UUID for an event with a version of its own.
+	// Earlier is the id under which releases before derived versions published the event, without a version. It is
+	// the nil UUID for an event with a version or an event_id of its own. The id of every other event comes from its
+	// content.
 	Earlier uuid.UUID
 }
 

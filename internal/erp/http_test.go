@@ -549,6 +549,39 @@ func TestEventsInAList(t *testing.T) {
 	}
 }
 
+// An ERP touches an event and changes nothing else. What is read again is the same event, or another one with an
+// identity of its own: two versions under one identity would make a dead letter.
+func TestTouchedEventsOfAList(t *testing.T) {
+	read := func(day int, fields string) order.Event {
+		event := fmt.Sprintf(`{"sync_id":1,"channel":"store","changed_at":"2026-03-%02dT00:00:00Z","data":{"a":1},%s}`, day, fields)
+		rows, _ := poll(t, httpSource(t, answering(t, text(`{"events":[`+event+`],"next":"x"}`))), "", 10)
+		require.Len(t, rows, 1)
+		require.Nil(t, rows[0].Rejected)
+		return rows[0].Event
+	}
+	for name, c := range map[string]struct {
+		fields string
+		same   bool
+	}{
+		"its own event_id":            {`"event":"order_updation","event_id":"e1"`, true},
+		"its own time":                {`"event":"order_updation","occurred_at":"2026-01-01T00:00:00Z"`, false},
+		"a time that is none":         {`"event":"order_updation","occurred_at":"yesterday"`, false},
+		"no time":                     {`"event":"order_updation"`, false},
+		"an invoice with its time":    {`"event":"invoice_creation","occurred_at":"2026-01-01T00:00:00Z"`, true},
+		"an invoice with an event_id": {`"event":"invoice_creation","event_id":"e1"`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, second := read(1, c.fields), read(2, c.fields)
+			require.Equal(t, c.same, first.ID == second.ID)
+			if c.same {
+				require.True(t, second.SameAs(first.Kind, first.Version, first.Digest))
+			} else {
+				require.Greater(t, second.Version, first.Version)
+			}
+		})
+	}
+}
+
 func TestHTTPOrders(t *testing.T) {
 	var asked []url.Values
 	base := answering(t, func(w http.ResponseWriter, r *http.Request) {

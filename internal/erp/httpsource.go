@@ -132,6 +132,10 @@ func (m maker) item(raw json.RawMessage) Row {
 	if former, err := time.Parse(time.RFC3339, looseFields(fields).text("changed_at")); err == nil {
 		c.formerChangedAt = former.UTC()
 	}
+	// An invoice that tells its own time is the same one, whenever it was changed.
+	if !c.changedAt.IsZero() && (c.fields.Absent("occurred_at") || looseFields(fields).text("event") != string(order.Invoice)) {
+		c.place = strconv.FormatInt(c.changedAt.UnixMicro(), 10)
+	}
 	return m.row(c)
 }
 

@@ -18,9 +18,9 @@ import (
 type maker struct {
 	channel order.Channel // of rows that name none
 	now     time.Time     // when they are read
-	// plainCreations leaves creations without a version as they are. They come from a query without a version column
-	// beside one that has it: a version of microseconds would make every update of the other query stale.
-	plainCreations bool
+	// plain leaves rows without a version as they are. Other rows of the source have versions of their own, and a
+	// version of microseconds would make each of those stale.
+	plain bool
 }
 
 // change is what a source says of one.
@@ -28,7 +28,8 @@ type change struct {
 	fields    order.Fields // as of an event; "occurred_at" may be filled in from changedAt
 	channel   string
 	changedAt time.Time
-	// place identifies the change beside its content; empty where the source tells none.
+	// place identifies the change beside its content. It has the time of the change, or is empty: two changes of one
+	// identity must not get two versions.
 	place string
 	// formerPlace and formerChangedAt are what releases before derived versions made the identity of.
 	formerPlace     string
@@ -88,21 +89,14 @@ func (m maker) event(row *Row, c change, channel order.Channel) error {
 	if err != nil {
 		return err
 	}
-	if !e.Versioned() {
-		earlier := e.ID
-		if c.fields.Absent("event_id") {
-			// The identity has no version in it: it comes from the place, which has the time of the change.
-			value, _ := appendEvent(nil, e, uuid.Nil, named)
-			e.ID = order.RowID(c.place, value)
-			if own || c.formerChangedAt.Equal(c.changedAt) {
-				earlier = order.RowID(c.formerPlace, value)
-			} else {
-				value, _ = appendEvent(nil, e, uuid.Nil, representable(c.formerChangedAt))
-				earlier = order.RowID(c.formerPlace, value)
-			}
+	if !e.Versioned() && c.fields.Absent("event_id") {
+		value, _ := appendEvent(nil, e, uuid.Nil, named)
+		e.ID = order.RowID(c.place, value)
+		if !own && !c.formerChangedAt.Equal(c.changedAt) {
+			value, _ = appendEvent(nil, e, uuid.Nil, representable(c.formerChangedAt))
 		}
-		row.Earlier = earlier
-		if !m.plainCreations || e.Kind != order.Creation {
+		row.Earlier = order.RowID(c.formerPlace, value)
+		if !m.plain && c.place != "" {
 			e.Version = derivedVersion(c.changedAt)
 		}
 		if e.Versioned() && e.Kind != order.Invoice {

@@ -122,7 +122,7 @@ func (s *sqlSource) Page(ctx context.Context, r Request) (Page, error) {
 			streams = append(streams, &stream{described: d, place: p, started: ok || p.At != 0})
 		}
 	}
-	m := maker{channel: s.channel, now: time.Now(), plainCreations: s.versioned()}
+	m := maker{channel: s.channel, now: time.Now(), plain: s.versioned()}
 	page := Page{Next: r.After}
 	places := map[string]place{}
 	for bytes := 0; ; {
@@ -320,7 +320,6 @@ func (s *sqlSource) rows(ctx context.Context, st *stream, shape *shape, m maker,
 		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	m.plainCreations = m.plainCreations && !shape.has("version")
 	reader := newReader(shape, m, st.name)
 	size := 0
 	for rows.Next() {

@@ -237,6 +237,12 @@ func TestIdentityOfRows(t *testing.T) {
 		require.NotEqual(t, plain, id(map[string]string{"event": "'order_updation'"}))
 		versioned := id(map[string]string{"version": "3"})
 		require.Equal(t, versioned, id(map[string]string{"version": "3", "id": "2", "data": "'2'"}))
+		touched := map[string]string{erp.MySQL: "CAST('2026-02-01' AS DATETIME(6))", erp.Postgres: "timestamptz '2026-02-01 00:00:00+00'"}[d.kind]
+		require.NotEqual(t, plain, id(map[string]string{"changed_at": touched}))
+		named := readOne(t, d, map[string]string{"event_id": "'e1'"}).Event
+		again := readOne(t, d, map[string]string{"event_id": "'e1'", "changed_at": touched}).Event
+		require.Equal(t, named.ID, again.ID)
+		require.True(t, again.SameAs(named.Kind, named.Version, named.Digest), "a touched row is the same event")
 		// The derivation is part of what stands in ledgers: it never changes.
 		require.Equal(t, "52914732-d4ed-5192-a5bf-4cb0a24dc5cf", plain)
 		// That of releases before is looked for in the ledger, too.

@@ -66,7 +66,7 @@ type PollCounts struct {
 	Published int64 `json:"published"`
 	// Known rows were read again and left out: the ledger has them, or Kafka for sure.
 	Known int64 `json:"known"`
-	// Unversioned rows were left out by a backfill: they have neither a version nor a time, so nothing says what is newer.
+	// Unversioned rows were left out by a backfill: they have no version, so nothing says what is newer.
 	Unversioned int64 `json:"unversioned,omitempty"`
 	// Rejected rows are no events, or too large for their topic: they are dead letters, of which
 	// DeadLettered went straight to the dead-letter topic. The rest are made by the starter.

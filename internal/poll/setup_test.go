@@ -142,6 +142,19 @@ func change(t testing.TB, syncID string, version int64, at time.Time) erp.Row {
 	return erp.Row{Event: e, Value: value, ChangedAt: at}
 }
 
+// invoice is a row that is an invoice, under an event_id of its own. Every one of an order is the same.
+func invoice(t testing.TB, syncID string, version int64, at time.Time) erp.Row {
+	t.Helper()
+	row := change(t, syncID, version, at)
+	row.Event.Kind, row.Event.ID, row.Event.Data = order.Invoice, order.ParseEventID("invoice "+syncID), json.RawMessage(`{"n":1}`)
+	var err error
+	row.Value, err = row.Event.Message()
+	require.NoError(t, err)
+	row.Event, err = order.Decode(order.Record{Value: row.Value}, order.Online)
+	require.NoError(t, err)
+	return row
+}
+
 // changes are n rows a second apart, of the first versions of n orders.
 func changes(t testing.TB, n int) []erp.Row {
 	t.Helper()

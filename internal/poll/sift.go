@@ -43,7 +43,7 @@ func (s *stretch) sift(ctx context.Context, page fetched, counts *order.PollCoun
 		}
 		switch {
 		case row.Rejected != nil:
-		case s.task.Backfill && !row.Event.Versioned():
+		case s.task.Backfill && !row.Event.Versioned() && row.Event.Kind != order.Invoice: // nothing says what is newer
 			counts.Unversioned++
 			continue
 		case recent.has(eventDigest(row), since):
