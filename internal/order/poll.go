@@ -26,6 +26,9 @@ type PollState struct {
 	// did, so that a row that is read again stays the event that it was.
 	Derives     bool      `json:"derives,omitempty"`
 	FormerUntil time.Time `json:"former_until,omitzero"`
+	// AskAll tells that the ledger is asked for every row until the end of the source is reached, as a release without
+	// Derives polled last.
+	AskAll bool `json:"ask_all,omitempty"`
 	// Fall is the last version seen to fall, for some days.
 	Fall *VersionFall `json:"fall,omitempty"`
 

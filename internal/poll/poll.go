@@ -162,7 +162,11 @@ func (s *stretch) succeed() {
 	}
 	s.state.Derives = true
 	if s.state.Cursor != "" && !s.task.Backfill {
-		s.state.FormerUntil = s.state.ChangedUntil
+		if s.state.FormerUntil = s.state.ChangedUntil; s.state.FormerUntil.IsZero() {
+			s.state.FormerUntil = s.state.ReadUntil
+		}
+		// That release may have read times that it did not understand, or have polled between two polls of this one.
+		s.state.AskAll = true
 	}
 }
 
@@ -173,8 +177,12 @@ func (s *stretch) begin(ctx context.Context) error {
 		PageSize: 2 * last.PageSize,
 		Cursor:   last.Cursor, From: last.From, ReadUntil: last.ReadUntil,
 		ChangedUntil: last.ChangedUntil, KnownUntil: last.ChangedUntil, BadBefore: last.Bad,
-		Derives: last.Derives, FormerUntil: last.FormerUntil, Fall: remembered(last.Fall),
+		Derives: last.Derives, FormerUntil: last.FormerUntil, AskAll: last.AskAll, Fall: remembered(last.Fall),
 		StartedAt: time.Now().UTC(), More: true, Anew: last.Cursor == "",
+	}
+	if s.state.Anew {
+		// Without a version, what is read again from long ago would take orders back. The ledger knows either identity.
+		s.state.FormerUntil = time.Time{}
 	}
 	var cursor erp.Cursor
 	var err error

@@ -69,7 +69,7 @@ func (s *stretch) publishAll(ctx context.Context, page fetched, b *batch) error 
 		case row.Rejected != nil:
 			b.told = append(b.told, row)
 		default:
-			s.way().recent.add(eventDigest(row))
+			s.way().recent.add(row)
 			b.counts.Published++
 		}
 	}
@@ -182,7 +182,7 @@ func (s *stretch) moved(page fetched, b *batch) {
 		}
 	}
 	if !page.More {
-		state.ReadUntil, state.BadBefore, state.BadBeforeUntil = page.asked, nil, time.Time{}
+		state.ReadUntil, state.BadBefore, state.BadBeforeUntil, state.AskAll = page.asked, nil, time.Time{}, false
 	}
 	if state.FirstBad == "" {
 		state.FirstBad = b.firstBad

@@ -3,8 +3,11 @@ package poll
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
@@ -27,33 +30,42 @@ const recentRows = 60_000
 // digest stands for a row. Two rows of the same digest would be taken for one; at 128 bits there are none.
 type digest [16]byte
 
-// eventDigest is that of an event which is published. It holds all by which order.Event's SameAs tells two events
-// of one identity apart.
-func eventDigest(row erp.Row) digest {
-	e := row.Event
-	data := e.Digest
-	switch {
-	case e.Kind == order.Invoice: // whose version may be another when it is read again
-		e.Version = 0
-	case e.Versioned():
-		data = ""
+// digests are those of the events under which a row may have been published, that of its Event first. They hold all by
+// which order.Event's SameAs tells two events of one identity apart.
+func digests(row erp.Row) []digest {
+	var all []digest
+	for _, e := range events(row) {
+		data := e.Digest
+		switch {
+		case row.Earlier != uuid.Nil: // the identity comes from the content
+			e.Version, data = 0, ""
+		case e.Kind == order.Invoice: // whose version may be another when it is read again
+			e.Version = 0
+		case e.Versioned():
+			data = ""
+		}
+		sum := sha256.Sum256(fmt.Appendf(e.ID[:], "%d %s %s %s", e.Version, e.Kind, data, e.SyncID))
+		all = append(all, digest(sum[:16]))
 	}
-	sum := sha256.Sum256(fmt.Appendf(e.ID[:], "%d %s %s %s", e.Version, e.Kind, data, e.SyncID))
-	return digest(sum[:16])
+	return all
 }
 
-// has tells whether a row was acknowledged at a time or later.
-func (r *recent) has(d digest, since time.Time) bool {
+// has returns whether a row was acknowledged at a time or later, under one of its identities.
+func (r *recent) has(row erp.Row, since time.Time) bool {
+	all := digests(row)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ok := r.now[d]
-	if !ok {
-		at, ok = r.before[d]
-	}
-	return ok && (since.IsZero() || at >= since.UnixNano())
+	return slices.ContainsFunc(all, func(d digest) bool {
+		at, ok := r.now[d]
+		if !ok {
+			at, ok = r.before[d]
+		}
+		return ok && (since.IsZero() || at >= since.UnixNano())
+	})
 }
 
-func (r *recent) add(d digest) {
+func (r *recent) add(row erp.Row) {
+	d := digests(row)[0]
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.now == nil || len(r.now) >= recentRows {

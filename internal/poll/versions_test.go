@@ -11,6 +11,8 @@ import (
 
 	"ordersync/internal/erp"
 	"ordersync/internal/order"
+	"ordersync/internal/poll"
+	"ordersync/internal/target"
 )
 
 // derived is a row whose version comes from its time, under the identity of today and that of a release before.
@@ -79,6 +81,112 @@ func TestFromAReleaseWithoutDerivedVersions(t *testing.T) {
 	state, err := b.Poll(t.Context(), past, on)
 	require.NoError(t, err)
 	require.EqualValues(t, 5, state.Known)
+}
+
+// identities are those of the events in a topic.
+func (b *bundle) identities(t *testing.T, topic string) map[uuid.UUID]bool {
+	t.Helper()
+	ids := map[uuid.UUID]bool{}
+	for _, r := range b.records(t, topic) {
+		e, err := order.Decode(order.Record{Value: r.Value}, order.Online)
+		require.NoError(t, err)
+		ids[e.ID] = true
+	}
+	return ids
+}
+
+// In a rolling update or after a rollback a worker of the release before polls between two polls of this one. It drops
+// the fields that it does not know.
+func TestBetweenPollsOfAReleaseWithoutDerivedVersions(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprint("restarted ", restarted), func(t *testing.T) {
+			b := setup(t)
+			b.add(derived(t, "1", order.Creation, start), derived(t, "1", order.Invoice, start.Add(time.Second)))
+			last := b.poll(t, order.PollState{})
+			if restarted {
+				b.apply(t, b.records(t, "online"))
+				b.restart(t)
+			}
+			last.Derives, last.FormerUntil = false, time.Time{}
+			state := b.poll(t, last)
+			require.EqualValues(t, 2, state.Known)
+			require.Len(t, b.identities(t, "online"), 2, "no event got a second identity")
+		})
+	}
+}
+
+// The release before read no time without a zone, so it does not know how far it has read. The ledger is asked for all,
+// and waited for.
+func TestFromAReleaseThatReadNoTimes(t *testing.T) {
+	b := setup(t)
+	b.add(derived(t, "1", order.Creation, start), derived(t, "1", order.Invoice, start.Add(time.Second)))
+	times := b.rows
+	b.rows = nil
+	for _, row := range times {
+		b.add(row.Former())
+	}
+	for i := range b.rows {
+		b.rows[i].ChangedAt, b.rows[i].Earlier = time.Time{}, uuid.Nil
+	}
+	last := b.poll(t, order.PollState{})
+	require.Zero(t, last.ChangedUntil)
+	b.apply(t, b.records(t, "online"))
+	last.Derives, last.ReadUntil = false, time.Time{}
+
+	b.restart(t)
+	b.rows = times
+	broken, err := target.Open("root@tcp(127.0.0.1:1)/none", target.Options{})
+	require.NoError(t, err)
+	defer broken.Close()
+	b.Ledger = broken
+	_, err = b.Poll(t.Context(), task(last), on)
+	var failure *order.Failure
+	require.ErrorAs(t, err, &failure)
+	require.Equal(t, poll.LedgerUnavailable, failure.Type)
+
+	b.restart(t)
+	state := b.poll(t, last)
+	require.EqualValues(t, 2, state.Known)
+	require.False(t, state.AskAll)
+	require.Len(t, b.identities(t, "online"), 2, "no event got a second identity")
+}
+
+// Polling begins again after a release without derived versions. What the ledger has lost since must not come without a
+// version, over what is newer.
+func TestALostCursorAfterAReleaseWithoutDerivedVersions(t *testing.T) {
+	b := setup(t)
+	b.add(derived(t, "1", order.Update, start), derived(t, "1", order.Update, start.Add(time.Hour)))
+	last := b.poll(t, order.PollState{Derives: true, FormerUntil: start})
+	b.restart(t)
+	last.Cursor = "none of this ERP's"
+	published := len(b.records(t, "online"))
+	state := b.poll(t, last)
+	require.Zero(t, state.FormerUntil)
+	records := b.records(t, "online")
+	require.Len(t, records, published+2)
+	for _, r := range records[published:] {
+		e, err := order.Decode(order.Record{Value: r.Value}, order.Online)
+		require.NoError(t, err)
+		require.True(t, e.Versioned())
+	}
+}
+
+// The ledger has no digest of an invoice that is older than digests. It is the same one, whatever its order's version
+// has become; another one has another digest.
+func TestAnInvoiceUnderAnotherVersion(t *testing.T) {
+	b := setup(t)
+	b.add(change(t, "1", 1, start), invoice(t, "1", 1, start.Add(time.Second)))
+	last := b.poll(t, order.PollState{})
+	b.apply(t, b.records(t, "online"))
+	for _, change := range []string{"digest = digest", "digest = NULL"} {
+		_, err := b.target.DB().Exec("UPDATE order_events SET " + change)
+		require.NoError(t, err)
+		b.restart(t)
+		b.rows = b.rows[:1]
+		b.add(invoice(t, "1", 2, start.Add(time.Second)))
+		state := b.poll(t, last)
+		require.EqualValues(t, 2, state.Known, change)
+	}
 }
 
 // An order's versions fall: by a version column that begins with small numbers, and by a newest line that is deleted.
