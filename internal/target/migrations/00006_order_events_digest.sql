@@ -8,11 +8,12 @@ PREPARE ordersync_column FROM @ordersync_column;
 EXECUTE ordersync_column;
 DEALLOCATE PREPARE ordersync_column;
 
--- Which ordersync can work with a schema that is newer than its own: from here on each migration adds a row.
+-- Which ordersync can work with a schema that is newer than its own: from here on each migration adds a row. One
+-- from before this table does not read it, and refuses every newer schema: no row names less than 6.
 CREATE TABLE IF NOT EXISTS ordersync_compatibility (
   version BIGINT NOT NULL COMMENT 'of the schema',
   oldest  BIGINT NOT NULL COMMENT 'an ordersync whose newest version is this or above can work with it',
   PRIMARY KEY (version)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
   COMMENT='ordersync: which releases can work with a version of the schema';
-INSERT IGNORE INTO ordersync_compatibility (version, oldest) VALUES (6, 5);
+INSERT IGNORE INTO ordersync_compatibility (version, oldest) VALUES (6, 6);

@@ -13,4 +13,4 @@ CREATE TABLE IF NOT EXISTS unwell_runs (
   PRIMARY KEY (sync_id, run_id, trouble)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
   COMMENT='ordersync: runs that ended without completing or cannot go on, while events of theirs are missing';
-INSERT IGNORE INTO ordersync_compatibility (version, oldest) VALUES (7, 5);
+INSERT IGNORE INTO ordersync_compatibility (version, oldest) VALUES (7, 6);
