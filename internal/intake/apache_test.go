@@ -133,7 +133,7 @@ func TestApacheKafkaCompacts(t *testing.T) {
 
 	got, err := fetch(t.Context(), b.kafka.Transport, b.brokers, topic, 0, 3, fetchLeast, order.MaxValue, time.Second)
 	require.NoError(t, err)
-	messages, err := got.more(partMost)
+	messages, err := got.more(t.Context(), partMost)
 	require.NoError(t, err)
 	require.Empty(t, messages, "the end of the first batch")
 	require.Equal(t, int64(6), got.next)

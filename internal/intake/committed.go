@@ -44,7 +44,7 @@ func (c Committed) fetch(ctx context.Context, topic string, partition int, offse
 			return offset, nil, err
 		}
 		for {
-			messages, err := got.more(partMost)
+			messages, err := got.more(ctx, partMost)
 			for _, m := range messages {
 				if failed := take(m.Message); failed != nil {
 					return m.Offset, failed, nil
@@ -63,6 +63,7 @@ func (c Committed) fetch(ctx context.Context, topic string, partition int, offse
 				return offset, nil, err
 			}
 		}
+		bytes = doubtBytes
 		if err := pause(ctx, doubtInterval); err != nil {
 			return offset, nil, err
 		}

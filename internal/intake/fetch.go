@@ -29,6 +29,12 @@ const (
 	maxHeaders = 64 << 10
 	// partMost is about how many bytes of records are decoded at a time.
 	partMost = 256 << 10
+	// partLargest is what the parts of one compressed batch grow to. Each part decompresses the batch from its beginning, so
+	// small parts of a large batch would cost the square of its size. A part waits in memory for room, one per partition.
+	partLargest = 2 << 20
+	// doubtBytes is how much is fetched again of a batch that cannot be read: enough for what follows it, which says where
+	// it ends.
+	doubtBytes = 2 * maxHeld
 )
 
 // incoming is one record, or what takes the place of those that cannot be read.
@@ -53,6 +59,11 @@ type fetched struct {
 	held  []byte // the other batches, as they are stored
 	// bad is the batch at which decoding ended, as it is stored; empty if it is not held.
 	bad []byte
+	// parts are how many parts of the first held batch were decoded.
+	parts int
+	// passed is a damaged batch that ends before what was asked for, whatever its header says. It is the error where nothing
+	// else came: an answer without progress would be fetched without end.
+	passed *recordset.CorruptError
 
 	// next is where to go on: past the messages that more has returned, and past what is none (transaction markers, aborted
 	// records, what compaction removed).
@@ -272,6 +283,8 @@ func (f *fetched) readSet(set, answer *io.LimitedReader) error {
 				return io.ErrUnexpectedEOF // of the connection
 			}
 			return nil
+		case err != nil && len(f.held) > 0:
+			return nil // what comes before it is good; it is the first of a later fetch
 		case err != nil:
 			return err
 		case b.Size > set.N && (len(f.held) > 0 || f.first != nil):
@@ -297,7 +310,7 @@ func (f *fetched) readSet(set, answer *io.LimitedReader) error {
 func (f *fetched) stream(b recordset.Batch, set *io.LimitedReader) error {
 	sum := b.Checksum()
 	payload := &io.LimitedReader{R: set, N: b.Size}
-	part, err := f.decode(b, io.TeeReader(payload, sum), partMost)
+	part, err := f.decode(b, io.TeeReader(payload, sum), partLargest)
 	var corrupt *recordset.CorruptError
 	if err != nil && !errors.As(err, &corrupt) {
 		return err
@@ -309,10 +322,22 @@ func (f *fetched) stream(b recordset.Batch, set *io.LimitedReader) error {
 		return io.ErrUnexpectedEOF
 	}
 	if err := sum.Verify(); err != nil {
+		if cut := until(b, set); cut.Last >= f.next {
+			b = cut
+		}
 		part = decoded{next: f.next, err: b.Corrupt(err)}
 	}
 	f.first = &part
 	return nil
+}
+
+// until ends a damaged batch where the next begins, which rest reads. The header whose checksum has failed may name a last
+// offset that is too high, and going on after that would pass good batches over.
+func until(b recordset.Batch, rest io.Reader) recordset.Batch {
+	if next, err := recordset.ReadHeader(rest); err == nil && next.First > b.First {
+		b.Last = min(b.Last, next.First-1)
+	}
+	return b
 }
 
 // decode decodes records of a batch from next on, until they are about most bytes.
@@ -363,14 +388,19 @@ func (f *fetched) passes(b recordset.Batch) bool {
 }
 
 // more returns the next records, about most bytes of them, and none at the end. An error may come with the records before
-// it; a batch that cannot be read is a *recordset.CorruptError.
-func (f *fetched) more(most int) ([]incoming, error) {
+// it; a batch that cannot be read is a *recordset.CorruptError. The parts of one compressed batch grow, up to partLargest. It
+// stops when ctx ends.
+func (f *fetched) more(ctx context.Context, most int) ([]incoming, error) {
 	if first := f.first; first != nil {
 		f.first = nil
 		f.next = first.next
 		return first.messages, first.err
 	}
 	var all []incoming
+	asked := f.next
+	for range f.parts {
+		most = min(2*most, max(most, partLargest))
+	}
 	for most > 0 && len(f.held) > 0 {
 		r := bytes.NewReader(f.held)
 		b, err := recordset.ReadHeader(r)
@@ -388,13 +418,19 @@ func (f *fetched) more(most int) ([]incoming, error) {
 			f.held = f.held[head+len(payload):]
 			continue
 		}
+		rest := f.held[head+len(payload):]
 		sum := b.Checksum()
 		_, _ = sum.Write(payload) // a hash returns no error
 		part, err := decoded{next: f.next}, error(nil)
 		if bad := sum.Verify(); bad != nil {
-			err = b.Corrupt(bad)
+			cut := until(b, bytes.NewReader(rest))
+			if cut.Last < f.next {
+				f.passed, f.held = b.Corrupt(bad), rest
+				continue
+			}
+			err = cut.Corrupt(bad)
 		} else {
-			part, err = f.decode(b, bytes.NewReader(payload), most)
+			part, err = f.decode(b, stopping{ctx, bytes.NewReader(payload)}, most)
 		}
 		for _, m := range part.messages {
 			most -= len(m.Key) + len(m.Value) + recordBytes
@@ -405,11 +441,33 @@ func (f *fetched) more(most int) ([]incoming, error) {
 			f.bad, f.held = f.held[:head+len(payload)], nil
 			return all, err
 		}
-		if f.next > b.Last {
-			f.held = f.held[head+len(payload):]
+		switch {
+		case f.next > b.Last:
+			f.held, f.parts = rest, 0
+		case b.Compressed():
+			f.parts++
+		}
+	}
+	if passed := f.passed; passed != nil && len(f.held) == 0 {
+		f.passed = nil
+		if f.next == asked {
+			return all, passed
 		}
 	}
 	return all, nil
+}
+
+// stopping is a reader that fails when a context has ended: a small batch can decompress for seconds.
+type stopping struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s stopping) Read(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, context.Cause(s.ctx)
+	}
+	return s.r.Read(p)
 }
 
 // unreadable is what takes the place of a batch that cannot be read, from the place on where decoding ended. It goes past
@@ -419,6 +477,6 @@ func (f *fetched) unreadable(corrupt *recordset.CorruptError) incoming {
 		Message: kafka.Message{Topic: f.topic, Partition: f.partition, Offset: max(f.next, corrupt.First), Time: order.ClampTime(corrupt.Time), Value: f.bad},
 		corrupt: corrupt,
 	}
-	f.next = corrupt.Last + 1
+	f.next = max(f.next, corrupt.Last+1)
 	return m
 }

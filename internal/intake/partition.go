@@ -108,17 +108,20 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 	var got *fetched
 	var messages []incoming
 	var corrupt *recordset.CorruptError
-	outside := false
+	outside, size := false, p.fetchBytes
+	if p.doubt.times > 0 {
+		size = doubtBytes
+	}
 	err := p.intake.troubles.persist(ctx, p.log, "fetch", "fetch of "+p.name(), func(ctx context.Context) error {
 		var err error
-		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, p.fetchBytes, order.MaxValue, fetchWait)
+		got, err = fetch(ctx, p.intake.transport, p.intake.options.Brokers, p.topic, p.id, offset, size, order.MaxValue, fetchWait)
 		if outside = errors.Is(err, kafka.OffsetOutOfRange); outside {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		messages, err = got.more(p.most())
+		messages, err = got.more(ctx, p.most())
 		if errors.As(err, &corrupt) || len(messages) > 0 {
 			return nil // another error comes again with the next fetch
 		}
@@ -161,12 +164,15 @@ func (p *partition) step(ctx context.Context, offset int64) (int64, error) {
 			}
 			return got.next, nil
 		}
-		messages, err = got.more(p.most())
+		messages, err = got.more(ctx, p.most())
 		if !errors.As(err, &corrupt) && len(messages) == 0 {
 			break // an error comes again with the next fetch
 		}
 	}
-	p.fitFetch(bytes)
+	if size == p.fetchBytes {
+		p.fitFetch(bytes)
+	}
+	p.doubt = doubt{}
 	return got.next, nil
 }
 
