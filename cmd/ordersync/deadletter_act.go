@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -224,23 +223,17 @@ func (a *app) confirmDiscard(ctx context.Context, topic deadletter.Topic, filter
 	}
 	letters = slices.DeleteFunc(letters, func(l deadletter.Letter) bool { return l.State != deadletter.Open })
 	if len(letters) == 0 {
-		return filter, nil // which is then said
+		return filter.UpTo(nil), nil // which is then said; one that comes now was not shown
 	}
 	const examples = 20
 	view := letterList{Counts: countLetters(letters), Letters: []letterView{}}
-	var newest time.Time
 	for _, l := range letters {
-		if l.WrittenAt.After(newest) {
-			newest = l.WrittenAt
-		}
 		if len(view.Letters) < examples {
 			view.Letters = append(view.Letters, viewLetter(l))
 		}
 	}
 	view.More = len(letters) > len(view.Letters)
-	if end := newest.Add(time.Millisecond); filter.Until.IsZero() || end.Before(filter.Until) {
-		filter.Until = end
-	}
+	filter = filter.UpTo(letters)
 	var hits strings.Builder
 	if err := a.printLetters(&hits, view); err != nil {
 		return filter, err

@@ -67,6 +67,24 @@ func TestFilter(t *testing.T) {
 	require.True(t, Filter{Orders: []string{"k"}}.matches(l), "the key stands in for an order that is not told")
 }
 
+// What is discarded is what was shown: no letter that came since, of the same millisecond or by a clock that is behind.
+func TestFilterUpToWhatWasShown(t *testing.T) {
+	at := func(partition int, offset int64, written time.Time) Letter {
+		l := letter()
+		l.Place, l.WrittenAt = Place{partition, offset}, written
+		return l
+	}
+	shown := []Letter{at(0, 7, written), at(1, 3, written.Add(time.Hour)), at(0, 5, written)}
+	f := Filter{Reasons: []order.Reason{order.MalformedJSON}}.UpTo(shown)
+	for _, l := range shown {
+		require.True(t, f.matches(l), l.Place)
+	}
+	for _, l := range []Letter{at(0, 8, written), at(0, 9, written.Add(-time.Hour)), at(1, 4, written), at(2, 0, written)} {
+		require.False(t, f.matches(l), l.Place)
+	}
+	require.False(t, Filter{}.UpTo(nil).matches(letter()), "none was shown")
+}
+
 // An action on a letter has one id, which no other has: not the same place in another topic, nor in one
 // made anew.
 func TestActionIDs(t *testing.T) {

@@ -40,12 +40,25 @@ type Filter struct {
 	Topics []string
 	// Since and Until bound the time at which the letters were written; Until is excluded.
 	Since, Until time.Time
+	// Ends bound the places: a letter lies before the offset that its partition has here. Nil bounds nothing.
+	Ends map[int]int64
+}
+
+// UpTo bounds the filter by letters that it has chosen: it chooses none that came after them. Their times would not do, as
+// a letter of the same millisecond may come later, and another process's clock may be behind.
+func (f Filter) UpTo(letters []Letter) Filter {
+	f.Ends = map[int]int64{}
+	for _, l := range letters {
+		f.Ends[l.Place.Partition] = max(f.Ends[l.Place.Partition], l.Place.Offset+1)
+	}
+	return f
 }
 
 func (f Filter) matches(l Letter) bool {
 	return among(f.Places, l.Place) && among(f.Reasons, l.Reason) && among(f.Topics, l.Source.Topic) &&
 		(among(f.Orders, l.SyncID) || l.SyncID == "" && l.Key != nil && among(f.Orders, string(l.Key))) &&
-		!l.WrittenAt.Before(f.Since) && (f.Until.IsZero() || l.WrittenAt.Before(f.Until))
+		!l.WrittenAt.Before(f.Since) && (f.Until.IsZero() || l.WrittenAt.Before(f.Until)) &&
+		(f.Ends == nil || l.Place.Offset < f.Ends[l.Place.Partition])
 }
 
 // among tells whether a value is allowed: all are where none is named.
