@@ -288,6 +288,11 @@ func TestABadByteInAPage(t *testing.T) {
 		}
 	}
 
+	// Two events whose quotes do not match join everything between them.
+	joined := []string{good(1), strings.Replace(good(2), `"\\"`, `"`, 1), good(3), strings.Replace(good(4), `"\\"`, `"`, 1), good(5)}
+	_, err := httpSource(t, answering(t, text(`{"events":[`+strings.Join(joined, ",")+`],"next":"x"}`))).Page(t.Context(), erp.Request{Limit: 10})
+	require.ErrorIs(t, err, erp.ErrTooMuch, "a smaller page has the valid one")
+
 	// One quote too many makes other texts of all that follow. The place is named, and a smaller page asked for, down
 	// to that event alone.
 	bad := `{"sync_id":77,"channel":"store","event":"order_creation","data":"15" monitor"}`
@@ -299,7 +304,7 @@ func TestABadByteInAPage(t *testing.T) {
 		to := min(from+limit, len(all))
 		fmt.Fprintf(w, `{"events":[%s],"next":"%d","more":%t}`, strings.Join(all[from:to], ","), to, to < len(all))
 	})
-	_, err := httpSource(t, base+"/api").Page(t.Context(), erp.Request{Limit: 10})
+	_, err = httpSource(t, base+"/api").Page(t.Context(), erp.Request{Limit: 10})
 	require.ErrorIs(t, err, erp.ErrTooMuch)
 	require.ErrorContains(t, err, `in item 2 of "events", at byte `)
 	require.ErrorContains(t, err, `"data":"15" monitor`)
@@ -580,6 +585,29 @@ func TestTouchedEventsOfAList(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Some events have a version and others do not. A version of microseconds would make those with a small one stale.
+func TestAListWithAndWithoutVersions(t *testing.T) {
+	event := func(day int, kind order.Kind, fields string) string {
+		return fmt.Sprintf(`{"sync_id":1,"channel":"store","event":%q,"changed_at":"2026-03-%02dT00:00:00Z","data":{"a":%d}%s}`, kind, day, day, fields)
+	}
+	all := []string{event(1, order.Creation, ""), event(2, order.Update, `,"version":2`), event(3, order.Update, ""), event(4, order.Update, "")}
+	source := httpSource(t, answering(t, func(w http.ResponseWriter, r *http.Request) {
+		from, _ := strconv.Atoi(r.URL.Query().Get("after"))
+		to := min(from+2, len(all))
+		fmt.Fprintf(w, `{"events":[%s],"next":"%d","more":%t}`, strings.Join(all[from:to], ","), to, to < len(all))
+	}))
+	rows, next := poll(t, source, "", 2)
+	var versions []int64
+	for _, row := range rows {
+		versions = append(versions, row.Event.Version)
+	}
+	require.Equal(t, []int64{0, 2, 0, 0}, versions)
+	all = append(all, event(5, order.Update, ""))
+	rows, _ = again(t, source, next, time.Hour, 2) // the next poll knows
+	require.NotEmpty(t, rows)
+	require.Zero(t, rows[len(rows)-1].Event.Version)
 }
 
 func TestHTTPOrders(t *testing.T) {

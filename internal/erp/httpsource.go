@@ -75,7 +75,14 @@ func (s *httpSource) Page(ctx context.Context, r Request) (Page, error) {
 		page.Next, err = begun.encode()
 		return page, err
 	}
-	page := Page{Rows: maker{channel: s.channel, now: time.Now()}.items(l.items), Next: r.After, More: l.more}
+	m := maker{channel: s.channel, now: time.Now(), plain: cursor.Versioned}
+	page := Page{Rows: m.items(l.items), Next: r.After, More: l.more}
+	if !m.plain && slices.ContainsFunc(page.Rows, Row.ownVersion) {
+		cursor.Versioned, m.plain = true, true
+		if slices.ContainsFunc(page.Rows, Row.derived) {
+			page.Rows = m.items(l.items)
+		}
+	}
 	reached := answer.at.UnixMicro()
 	if n := len(page.Rows); n > 0 && !page.Rows[n-1].ChangedAt.IsZero() {
 		reached = min(reached, page.Rows[n-1].ChangedAt.UnixMicro())

@@ -194,6 +194,11 @@ func derivedVersion(changedAt time.Time) int64 {
 	return max(changedAt.UnixMicro(), 0)
 }
 
+// derived returns whether the event has a version that comes from its time, ownVersion whether it has one of its own.
+func (r Row) derived() bool { return r.Event.Versioned() && r.Earlier != uuid.Nil }
+
+func (r Row) ownVersion() bool { return r.Event.Versioned() && r.Earlier == uuid.Nil }
+
 // Former is the row as releases before derived versions published it: under its Earlier id, without a version.
 func (r Row) Former() Row {
 	if r.Rejected != nil || r.Earlier == uuid.Nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // An answer with one bad byte in it is no JSON, and need not stop all others: its items end where their brackets do.
@@ -28,7 +29,7 @@ func salvage(name string, body []byte, single bool) ([]json.RawMessage, map[stri
 		return nil, nil, err
 	}
 	items, end := split(body[start:])
-	if end >= 0 {
+	if end >= 0 && (single && len(items) == 1 || !slices.ContainsFunc(items, several)) {
 		if rest, err := restOf(body[start+end:]); err == nil {
 			for field, value := range rest {
 				fields[field] = value
@@ -56,6 +57,12 @@ func salvage(name string, body []byte, single bool) ([]json.RawMessage, map[stri
 	}
 	bad.item, bad.offset = len(items), at+invalidAt(append([]byte{'['}, bytes.TrimLeft(body[at:], ", \t\r\n")...))
 	return nil, nil, bad
+}
+
+// several returns whether an item is none by itself: quotes that do not match may have joined events, of which some are
+// valid.
+func several(item json.RawMessage) bool {
+	return bytes.Count(item, []byte(`"sync_id"`)) > 1 && !json.Valid(item)
 }
 
 // listAt finds where the items of the list begin, and the fields before it.

@@ -495,6 +495,22 @@ func TestColumnsChangeWhileRunning(t *testing.T) {
 	})
 }
 
+// One query has a version column and another has none: a version of microseconds would make the changes of the first stale.
+func TestQueriesWithAndWithoutVersions(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		source := openSource(t, erp.Options{Kind: d.kind, URL: d.url, QueriesDir: queriesDir(t,
+			"created.sql", row(d, nil), "changed.sql", row(d, map[string]string{"event": "'order_updation'", "version": "2"}),
+			"lines.sql", row(d, map[string]string{"event": "'order_updation'", "id": "2"}))})
+		rows, _ := poll(t, source, "", 10)
+		require.Len(t, rows, 3)
+		versions := map[int64]int{}
+		for _, row := range rows {
+			versions[row.Event.Version]++
+		}
+		require.Equal(t, map[int64]int{0: 2, 2: 1}, versions)
+	})
+}
+
 // Ids that the database takes for equal need another collation, as docs/ERP.md says.
 func TestIDsThatDifferInCase(t *testing.T) {
 	d := databases[erp.MySQL](t)

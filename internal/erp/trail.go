@@ -23,6 +23,8 @@ type httpCursor struct {
 	// Before is the Began of the poll before the one that begins here, and Overlap how far that goes back.
 	Before  int64 `json:"before,omitempty"`
 	Overlap int64 `json:"overlap,omitempty"`
+	// Versioned reports that an event had a version of its own, so that none is derived for the others.
+	Versioned bool `json:"versioned,omitempty"`
 }
 
 const httpKind = "http"
@@ -67,7 +69,8 @@ func (c httpCursor) moved(next string, at int64) httpCursor {
 // whichever is earlier: where the changes' times are behind the ERP's clock, one that becomes visible
 // late is behind it as well. Where no step is old enough it is the first.
 func (c httpCursor) rewind(overlap time.Duration) httpCursor {
-	begun := httpCursor{Kind: httpKind, step: c.step, Trail: c.Trail, Before: cmp.Or(c.Began, c.Before), Overlap: overlap.Microseconds()}
+	begun := httpCursor{Kind: httpKind, step: c.step, Trail: c.Trail, Before: cmp.Or(c.Began, c.Before), Overlap: overlap.Microseconds(),
+		Versioned: c.Versioned}
 	if overlap == 0 || c.Began == 0 {
 		return begun
 	}
