@@ -166,11 +166,13 @@ func TestOrderNamesItsRepair(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a Temporal server")
 	}
-	environ := map[string]string{"TEMPORAL_ADDRESS": devtest.Temporal(t), "MYSQL_DSN": devtest.MySQL(t)}
+	environ := map[string]string{
+		"KAFKA_BROKERS": strings.Join(devtest.KafkaEmbedded(t).Brokers(), ","), "TEMPORAL_ADDRESS": devtest.Temporal(t), "MYSQL_DSN": devtest.MySQL(t),
+	}
+	require.NoError(t, call(t.Context(), environ, "", "setup").err)
 	shop, err := target.Open(environ["MYSQL_DSN"], target.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	defer shop.Close()
-	require.NoError(t, shop.Migrate(t.Context()))
 	id := devtest.Name(t, "order")
 	for version, kind := range []order.Kind{order.Creation, order.Update} {
 		e := order.Event{SyncID: id, ID: uuid.New(), Kind: kind, Version: int64(version + 1), Data: json.RawMessage(`1`), Channel: order.Online}
