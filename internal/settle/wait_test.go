@@ -198,7 +198,7 @@ func TestWaitOfNothing(t *testing.T) {
 	b := setup(t)
 	s, err := b.wait()
 	require.NoError(t, err)
-	assert.Equal(t, Summary{Waiting: []Waiting{}}, s)
+	assert.Equal(t, Summary{Waiting: []Waiting{}, UnwellOrders: []UnwellOrder{}}, s)
 }
 
 // What a backfill has published counts too, and its dead letters; how long it took says nothing.

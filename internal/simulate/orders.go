@@ -224,6 +224,9 @@ func (s *sale) event() order.Event {
 		OccurredAt: s.next, Channel: s.channel, Data: s.data(),
 		ID: uuid.NewSHA1(namespace, fmt.Appendf(nil, "%d/%d/%d/%s", s.seed, s.syncID, s.version, s.kind)),
 	}
+	if e.Kind == order.Invoice { // as Decode does
+		e.Digest = order.MeaningOf(e.Data).Digest()
+	}
 	s.advance()
 	return e
 }
