@@ -26,6 +26,8 @@ type letter struct {
 	reason     string
 	topic      string // of the record it stands for
 	place      string // of that record: topic/partition/offset
+	// size and sha256 stand for a value that was too large to keep; empty otherwise.
+	size, sha256 string
 }
 
 // deadLetters reads the dead-letter topic, which has one partition, to its end.
@@ -47,6 +49,7 @@ func (b *bundle) deadLetters() []letter {
 		for _, r := range fetches.Records() {
 			letters = append(letters, letter{key: r.Key, value: r.Value, reason: header(r, publish.HeaderReason), topic: header(r, publish.HeaderTopic),
 				place: header(r, publish.HeaderTopic) + "/" + header(r, publish.HeaderPartition) + "/" + header(r, publish.HeaderOffset),
+				size:  header(r, publish.HeaderSize), sha256: header(r, publish.HeaderSHA256),
 			})
 		}
 	}

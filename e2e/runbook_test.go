@@ -31,6 +31,7 @@ import (
 	"ordersync/internal/notice"
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
+	"ordersync/internal/poll"
 	"ordersync/internal/publish"
 	"ordersync/internal/reconcile"
 	"ordersync/internal/target"
@@ -421,6 +422,7 @@ func TestRunbookNames(t *testing.T) {
 		notice.New(notice.Options{Registerer: known})
 		freshness.NewExporter(nil, known, nil)
 		reconcile.New(reconcile.Options{Registerer: known})
+		poll.New(poll.Options{Registerer: known})
 		operator.NewWatch(operator.WatchOptions{Registerer: known})
 		_, err := intake.New(intake.Options{
 			Brokers: []string{"localhost:1"}, Group: "g", Topics: map[string]order.Channel{"online": order.Online}, TaskQueue: "q", Settings: workflows.Settings{Rules: workflows.Rules},
@@ -477,7 +479,14 @@ func TestRunbookNames(t *testing.T) {
 				}), link[1])
 				continue
 			}
-			require.FileExists(t, filepath.Join(filepath.Dir(runbookFile), link[1]))
+			name, heading, _ := strings.Cut(link[1], "#")
+			file := filepath.Join(filepath.Dir(runbookFile), name)
+			require.FileExists(t, file)
+			if heading != "" {
+				other, err := os.ReadFile(file)
+				require.NoError(t, err)
+				require.Contains(t, strings.ReplaceAll(strings.ToLower(string(other)), " ", "-"), "#-"+heading+"\n", link[1])
+			}
 		}
 	})
 }
