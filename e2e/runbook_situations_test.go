@@ -287,7 +287,7 @@ var situations = map[string]situation{
 			r.publishOrder("online", "536423", `1`)
 			r.awaitStuck("536423")
 			_, err := r.temporal.WorkflowService().PauseActivity(r.Context(), &workflowservice.PauseActivityRequest{
-				Namespace: client.DefaultNamespace, Execution: &commonpb.WorkflowExecution{WorkflowId: workflows.WorkflowID("536423")},
+				Namespace: r.cfg.Temporal.Client.Namespace, Execution: &commonpb.WorkflowExecution{WorkflowId: workflows.WorkflowID("536423")},
 				Identity: "support@shop", Activity: &workflowservice.PauseActivityRequest_Type{Type: "CreateOrder"},
 			})
 			require.NoError(r, err)
@@ -305,7 +305,7 @@ var situations = map[string]situation{
 	"Temporal does not take an order": {
 		arise: func(r *runbook) {
 			_, err := r.temporal.OperatorService().RemoveSearchAttributes(r.Context(), &operatorservice.RemoveSearchAttributesRequest{
-				Namespace: client.DefaultNamespace, SearchAttributes: []string{workflows.OrderID.GetName()},
+				Namespace: r.cfg.Temporal.Client.Namespace, SearchAttributes: []string{workflows.OrderID.GetName()},
 			})
 			require.NoError(r, err)
 			r.publishOrder("online", "536424", `1`)

@@ -155,7 +155,7 @@ func (a *app) survey(ctx context.Context, l *looking, probe *freshness.Probe, fl
 			var runs []order.UnwellRun
 			runs, err = l.shop.Unwell(asking, 0)
 			runs = slices.DeleteFunc(runs, func(u order.UnwellRun) bool {
-				return flags.channel != "" && u.Channel != flags.channel || now.Sub(u.Since) < flags.olderThan
+				return flags.channel != "" && u.Channel != flags.channel || flags.olderThan > 0 && now.Sub(u.Since) < flags.olderThan
 			})
 			v.UnwellTotal = int64(len(runs))
 			v.Unwell = append(v.Unwell, runs[:min(len(runs), limit)]...)

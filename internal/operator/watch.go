@@ -344,8 +344,11 @@ func (w *Watch) lookAtTasks(ctx context.Context, again map[string]string) error 
 			if err != nil || found == nil {
 				return err
 			}
+			if err := w.Target.RecordUnwell(ctx, *found); err != nil {
+				return err
+			}
 			w.Logger.Error("the workflow tasks of an order fail: it waits for a worker that can do them", "order", syncID, "reason", found.Reason, "since", found.Since)
-			return w.Target.RecordUnwell(ctx, *found)
+			return nil
 		})
 	}
 	return group.Wait()
@@ -358,7 +361,8 @@ func FailingTasks(ctx context.Context, c client.Client, ledger Ledger, syncID st
 	if errors.Is(err, ErrNoWorkflow) {
 		return nil, nil
 	}
-	if err != nil || !w.Running() || w.TaskAttempt < 2 {
+	// The attempt alone does not say it: after a signal the server counts from 1 again.
+	if err != nil || !w.Running() || w.TaskAttempt == 0 {
 		return nil, err
 	}
 	story, err := ReadStory(ctx, c, syncID, w.RunID)
@@ -420,11 +424,8 @@ func (w *Watch) check(ctx context.Context) error {
 // not be read is missing until somebody replays the order.
 func (w *Watch) well(ctx context.Context, u order.UnwellRun) (bool, error) {
 	if u.Trouble == order.TasksFail {
-		now, err := Describe(ctx, w.Temporal, u.SyncID)
-		if errors.Is(err, ErrNoWorkflow) {
-			return true, nil
-		}
-		return err == nil && (!now.Running() || now.RunID != u.RunID || now.TaskAttempt < 2), err
+		now, err := FailingTasks(ctx, w.Temporal, nil, u.SyncID)
+		return err == nil && (now == nil || now.RunID != u.RunID), err
 	}
 	if u.LackingCount < 0 {
 		return false, nil

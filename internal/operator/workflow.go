@@ -47,10 +47,10 @@ func (tasksFailError) Error() string {
 
 func (tasksFailError) Is(err error) bool { return err == ErrNoWorker }
 
-// tasksFail returns whether a workflow task of an order's run is at a further attempt.
+// tasksFail returns whether the workflow tasks of an order's run fail.
 func tasksFail(c client.Client, syncID string) bool {
-	w, err := Describe(context.Background(), c, syncID)
-	return err == nil && w.Running() && w.TaskAttempt > 1
+	u, err := FailingTasks(context.Background(), c, nil, syncID)
+	return err == nil && u != nil
 }
 
 // Workflow is an order's workflow as the Temporal server knows it.
