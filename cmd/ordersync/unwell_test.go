@@ -40,7 +40,7 @@ func (d *devRun) shows(args []string, want ...string) result {
 		r = d.ordersync("", args...)
 		for _, expression := range want {
 			if !assert.Regexp(&silent{}, expression, r.stdout) {
-				return fmt.Errorf("%v shows no %s:\n%s%s%v", args, expression, r.stdout, r.stderr, r.err)
+				return fmt.Errorf("%v shows no %s:\n%s%s%w", args, expression, r.stdout, r.stderr, errors.Join(r.err, errors.New("see above")))
 			}
 		}
 		return nil

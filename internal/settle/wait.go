@@ -120,7 +120,7 @@ func (w *waiter) hopeless() map[string]bool {
 
 // askUnwell asks about the next of the outstanding orders that are not blocked.
 func (w *waiter) askUnwell(ctx context.Context) error {
-	if w.Options.Unwell == nil {
+	if w.Unwell == nil {
 		return nil
 	}
 	next := w.tally.Orders(unwellAtOnce, func(syncID string) bool { return !w.blocked[syncID] && !w.asked[syncID] })
@@ -128,7 +128,7 @@ func (w *waiter) askUnwell(ctx context.Context) error {
 		clear(w.asked)
 		next = w.tally.Orders(unwellAtOnce, func(syncID string) bool { return !w.blocked[syncID] })
 	}
-	found, err := w.Options.Unwell(ctx, next)
+	found, err := w.Unwell(ctx, next)
 	if err != nil {
 		return err
 	}
