@@ -108,7 +108,7 @@ func (s *orderSync) drain() {
 	for _, e := range s.Inbox.Overflow(s.now(), len(s.Undecoded) > 0) {
 		s.outbox = append(s.outbox, letter{event: &e, reason: order.OrderBlocked})
 	}
-	if s.rules() >= RulesCredit && s.nearsLimit() && !(len(s.outbox) == 0 && s.Inbox.Fits()) {
+	if s.rules() >= RulesCredit && s.nearsLimit() && (len(s.outbox) > 0 || !s.Inbox.Fits()) {
 		for _, e := range s.Inbox.Cut() {
 			s.outbox = append(s.outbox, letter{event: &e, reason: order.OrderBacklog})
 		}

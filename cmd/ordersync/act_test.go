@@ -152,7 +152,7 @@ func TestARepeatedCommandNeverHitsTheNextEvent(t *testing.T) {
 			d.ordersync("", "skip", "--error", "CheckViolated", "--dry-run", "-o", "json").decode(t, &v)
 			since, err := time.Parse(time.RFC3339, sinceOf(d.show("many-1")))
 			if err != nil || v.Survey.Newest.Before(since) {
-				return fmt.Errorf("%v: %s is not listed yet", err, since)
+				return errors.Join(err, fmt.Errorf("%s is not listed yet", since))
 			}
 			return nil
 		}, "Temporal lists what is stuck")
@@ -189,7 +189,7 @@ func TestARepeatedCommandNeverHitsTheNextEvent(t *testing.T) {
 		devtest.Eventually(t, time.Minute, func() error {
 			actions, err := d.shop().Actions(t.Context(), "pod")
 			if err != nil || len(actions) != 1 || actions[0].By != "support@shop" {
-				return fmt.Errorf("%v %v", actions, err)
+				return errors.Join(err, fmt.Errorf("%v", actions))
 			}
 			return nil
 		}, "the audit has the one that said who it was")

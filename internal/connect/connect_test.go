@@ -117,7 +117,7 @@ func TestCallsAboutOddWorkflowIDs(t *testing.T) {
 			job := uuid.NewString()
 			_, err = c.WorkflowService().StartBatchOperation(t.Context(), &workflowservice.StartBatchOperationRequest{
 				Namespace: client.DefaultNamespace, JobId: job, Reason: "test",
-				Executions: []*common.WorkflowExecution{{WorkflowId: id}},
+				Executions: []*common.WorkflowExecution{{WorkflowId: id}}, //nolint:staticcheck // a query would have to wait until the order is listed
 				Operation: &workflowservice.StartBatchOperationRequest_SignalOperation{
 					SignalOperation: &batch.BatchOperationSignal{Signal: "other"},
 				},

@@ -82,7 +82,7 @@ type decoded struct {
 }
 
 // ApiKey makes an answer one of kafka-go's messages.
-func (f *fetched) ApiKey() protocol.ApiKey { return protocol.Fetch }
+func (f *fetched) ApiKey() protocol.ApiKey { return protocol.Fetch } //nolint:revive,staticcheck // the name is kafka-go's
 
 // fetch reads committed records of one partition from offset on, about maxBytes of them as they are stored, waiting up to
 // wait for the first. Values above maxValue bytes are not kept.
@@ -143,7 +143,7 @@ var (
 )
 
 // ApiKey makes an exchange one of kafka-go's messages.
-func (x *exchange) ApiKey() protocol.ApiKey { return protocol.Fetch }
+func (x *exchange) ApiKey() protocol.ApiKey { return protocol.Fetch } //nolint:revive,staticcheck // the name is kafka-go's
 
 // Broker is the partition's leader.
 func (x *exchange) Broker(cluster protocol.Cluster) (protocol.Broker, error) {

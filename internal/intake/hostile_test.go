@@ -51,7 +51,7 @@ func TestBlanksBecomeADeadLetterAndTakeNoMemory(t *testing.T) {
 		runtime.ReadMemStats(&now)
 		most = max(most, now.HeapAlloc)
 		require.NoError(t, t.Context().Err())
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // the memory is looked at again and again
 	}
 	b.awaitVersions(id, 1, 2)
 	require.Less(t, (most-before.HeapAlloc)>>20, uint64(60), "MiB")
@@ -90,7 +90,7 @@ func TestBatchLargerThanTheBounds(t *testing.T) {
 		runtime.ReadMemStats(&now)
 		most = max(most, now.HeapAlloc)
 		require.NoError(t, t.Context().Err())
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // the memory is looked at again and again
 	}
 	b.awaitVersions(b.syncID(0), 1)
 	b.awaitVersions(b.syncID(count-1), count)

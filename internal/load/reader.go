@@ -202,11 +202,11 @@ func (s valueSource) Read(p []byte) (int, error) {
 	if s.bytes-s.from > MaxRecord {
 		return 0, fmt.Errorf("line %d: the JSON value is longer than %d bytes", s.count, MaxRecord)
 	}
-	head, err := s.in.Peek(1)
-	if err != nil {
+	if _, err := s.in.Peek(1); err != nil {
 		return 0, err
 	}
-	if head, err = s.in.Peek(min(len(p), s.in.Buffered())); err != nil {
+	head, err := s.in.Peek(min(len(p), s.in.Buffered()))
+	if err != nil {
 		return 0, err
 	}
 	if end := bytes.IndexByte(head, '\n'); end >= 0 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,7 +113,7 @@ func TestOldMessageFormats(t *testing.T) {
 		"compressed, none left":  {made.Old(1, 1, 12, 1234, nil, nil), 0, nil, nil, 12},
 	} {
 		t.Run(name, func(t *testing.T) {
-			set := append(c.set, made.Batch{First: 20, Last: 29}.Bytes()...) // a newer segment follows
+			set := slices.Concat(c.set, made.Batch{First: 20, Last: 29}.Bytes()) // a newer segment follows
 			got, batches := read(t, set, c.from, usual)
 			require.Equal(t, c.offsets, offsets(got))
 			var times []int64
