@@ -262,8 +262,17 @@ func (v *orderView) askShop(ctx context.Context, l *looking) {
 	default:
 		return
 	}
-	known := slices.ContainsFunc(v.Unwell, func(other order.UnwellRun) bool { return other.RunID == u.RunID && other.Trouble == u.Trouble })
-	if u.Lacking, u.LackingCount, err = v.story.Lacking(ctx, l.shop, v.SyncID); err != nil || known || u.LackingCount < 0 && v.settled() {
+	u.Lacking, u.LackingCount, err = v.story.Lacking(ctx, l.shop, v.SyncID)
+	if err != nil {
+		return
+	}
+	known := slices.IndexFunc(v.Unwell, func(other order.UnwellRun) bool { return other.RunID == u.RunID && other.Trouble == u.Trouble })
+	if known >= 0 {
+		// A run whose tasks fail takes in events all the same, also after a worker has noted it.
+		v.Unwell[known].Lacking, v.Unwell[known].LackingCount = u.Lacking, u.LackingCount
+		return
+	}
+	if u.LackingCount < 0 && v.settled() {
 		return
 	}
 	if u.LackingCount != 0 {
