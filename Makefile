@@ -45,7 +45,7 @@ build:
 test: setup vet
 	@go run ./internal/devstack/setup postgres
 	go test -C deployments $(TESTFLAGS) ./...
-	go test $(SERIALLY) -timeout 20m $(TESTFLAGS) ./...
+	go test $(SERIALLY) -timeout 40m $(TESTFLAGS) ./...
 
 ## race            the tests under the race detector; the pipeline in one process, not end to end by processes
 .PHONY: race
@@ -59,7 +59,7 @@ race: setup
 .PHONY: test-real
 test-real: setup
 	@go run ./internal/devstack/setup kafka
-	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 30m $(TESTFLAGS) ./e2e/... ./internal/devstack
+	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 40m $(TESTFLAGS) ./e2e/... ./internal/devstack
 	ORDERSYNC_TEST_KAFKA=real go test $(SERIALLY) -count=1 -timeout 10m $(TESTFLAGS) -run TestApacheKafka ./internal/intake
 
 ## webui           stuck orders in Temporal's Web UI, in a headless Chromium, which it installs if there is none

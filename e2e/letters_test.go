@@ -341,7 +341,7 @@ func TestOverflowBehindABlockedOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := tc.events
-			if testing.Short() || tc.away && os.Getenv("ORDERSYNC_E2E_LONG") == "" {
+			if testing.Short() || realKafka() || tc.away && os.Getenv("ORDERSYNC_E2E_LONG") == "" {
 				n = tc.short
 			}
 			overflow(t, n, tc.bytes, tc.versioned, tc.away)
