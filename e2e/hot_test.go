@@ -16,6 +16,7 @@ import (
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/intake"
 	"ordersync/internal/order"
+	"ordersync/internal/pod"
 	"ordersync/workflows"
 )
 
@@ -145,6 +146,25 @@ func (b *bundle) dropDeadLetterTopic() {
 	answer, err := b.kafka.DeleteTopics(b.Context(), &kafka.DeleteTopicsRequest{Topics: []string{topic}})
 	require.NoError(b, err)
 	require.NoError(b, answer.Errors[topic])
+}
+
+// restoreDeadLetterTopic has setup make the topic again, and waits until this test's client knows it.
+func (b *bundle) restoreDeadLetterTopic() {
+	b.Helper()
+	_, err := pod.Setup(b.Context(), b.cfg, errorLog(), pod.SetupOptions{})
+	require.NoError(b, err)
+	topic := b.cfg.Kafka.DeadLetterTopic
+	devtest.Eventually(b, time.Minute, func() error {
+		answer, err := b.kafka.ListOffsets(b.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(0)}}})
+		switch {
+		case err != nil:
+			return err
+		case len(answer.Topics[topic]) == 0:
+			return fmt.Errorf("topic %s is not known yet", topic)
+		default:
+			return answer.Topics[topic][0].Error
+		}
+	}, "the dead-letter topic is there again")
 }
 
 // awaitFull waits until an order's run is given no further events, and until that has been so for a while:

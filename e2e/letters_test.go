@@ -19,7 +19,6 @@ import (
 	"ordersync/internal/devstack/devtest"
 	"ordersync/internal/operator"
 	"ordersync/internal/order"
-	"ordersync/internal/pod"
 	"ordersync/internal/publish"
 	"ordersync/internal/target"
 	"ordersync/internal/topics"
@@ -368,8 +367,7 @@ func overflow(t *testing.T, n, bytes int, versioned, away bool) {
 	b.load(ndjson(t, others))
 	if away {
 		b.awaitFull(hot)
-		_, err := pod.Setup(t.Context(), b.cfg, errorLog(), pod.SetupOptions{})
-		require.NoError(t, err)
+		b.restoreDeadLetterTopic()
 	}
 	b.settle(5 * time.Minute)
 

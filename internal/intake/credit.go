@@ -20,14 +20,15 @@ import (
 // they are, in Kafka. The run works off what it has, continues as new and is small again.
 const (
 	// creditEvents and creditBytes are what an order is given after its run was found small.
-	creditEvents, creditBytes = 2_000, 2 << 20
+	creditEvents, creditBytes = 2_000, 1 << 20
 	// firstEvents and firstBytes are the credit of an order that was not asked about yet: a process that
 	// crashes again and again must not fill a run. Its first call goes in any case.
 	firstEvents, firstBytes = 200, 512 << 10
 	// A run with a history of fullEvents or fullBytes is full. Behind a stuck order almost everything goes
 	// on to the dead-letter topic and is in the history twice: with the credit on top that stays below 20 MiB.
-	// The worker has all of it in memory.
-	fullEvents, fullBytes = 8_000, 6 << 20
+	// The worker has all of it in memory, several times: with 6 MiB and 2 MiB of credit it came to 141 MiB.
+	// From 4 MiB on the server suggests to continue as new.
+	fullEvents, fullBytes = 8_000, 4 << 20
 	// maxAccounts bounds the orders whose account is kept. One that is forgotten gets a first call again.
 	maxAccounts = 20_000
 )
