@@ -136,15 +136,19 @@ func TestCreditOfARunThatRests(t *testing.T) {
 		version++
 		return err
 	}
+	require.NoError(t, send())
 	devtest.Eventually(t, time.Minute, func() error {
-		if err := send(); err != nil {
+		d, err := c.client.DescribeWorkflowExecution(t.Context(), workflows.WorkflowID(resting), "")
+		if err != nil {
 			return err
 		}
-		d, err := c.client.DescribeWorkflowExecution(t.Context(), workflows.WorkflowID(resting), "")
-		if err == nil && (d.GetPendingWorkflowTask() != nil || !RunIsFull(d.GetWorkflowExecutionInfo().GetHistoryLength(), d.GetWorkflowExecutionInfo().GetHistorySizeBytes())) {
-			err = errors.New("not full, or not at rest")
+		if run := d.GetWorkflowExecutionInfo(); !RunIsFull(run.GetHistoryLength(), run.GetHistorySizeBytes()) {
+			return errors.Join(errors.New("not full"), send())
 		}
-		return err
+		if d.GetPendingWorkflowTask() != nil {
+			return errors.New("not at rest")
+		}
+		return nil
 	}, "the run is large, and rests")
 	c.credit.keep(resting, account{asked: true, bytes: creditBytes})
 	require.NoError(t, send())
