@@ -54,9 +54,7 @@ func (q *queue) len() int { return len(q.byID) }
 
 // add puts an event before the first one that it precedes, or at the end.
 func (q *queue) add(e order.Event) {
-	n := &node{event: e}
-	q.byID[e.ID] = n
-	q.bytes += e.Size()
+	n := q.keep(e)
 	if e.Versioned() {
 		i := sort.Search(len(q.versioned), func(i int) bool { return precedes(e, q.versioned[i].event) })
 		q.insert(n, at(q.versioned, i))
@@ -73,6 +71,14 @@ func (q *queue) add(e order.Event) {
 	}
 	q.insert(n, nil)
 	q.extend(from, n)
+}
+
+// keep makes the event's node, which has no place in the list yet.
+func (q *queue) keep(e order.Event) *node {
+	n := &node{event: e}
+	q.byID[e.ID] = n
+	q.bytes += e.Size()
+	return n
 }
 
 // place is the index of the first event that e precedes, or the number of events.
@@ -195,10 +201,8 @@ func (q *queue) events() []order.Event {
 func (q *queue) restore(events []order.Event) {
 	*q = newQueue()
 	for _, e := range events {
-		n := &node{event: e}
+		n := q.keep(e)
 		q.insert(n, nil)
-		q.byID[e.ID] = n
-		q.bytes += e.Size()
 		if e.Versioned() {
 			q.versioned = append(q.versioned, n)
 			continue
