@@ -63,6 +63,8 @@ type orderSync struct {
 	// received counts the signals of each name in this run, by which the audit finds their sender
 	// in the history.
 	received map[string]int
+	// steps counts the local activities since the task began that has the history's length taskBegan.
+	steps, taskBegan int
 	// interrupted tells a step in retry that an operator wants something else now.
 	interrupted bool
 	alarm       alarm
@@ -93,6 +95,7 @@ func newOrderSync(ctx workflow.Context, in Input) *orderSync {
 // run goes from step to step. Between drain and a return nothing yields.
 func (s *orderSync) run() error {
 	for {
+		s.endLongTask()
 		s.drain()
 		if s.shouldContinue() {
 			return s.continueAsNew()
@@ -169,6 +172,24 @@ func (s *orderSync) yield() {
 	done := workflow.NewChannel(s.ctx)
 	workflow.Go(s.ctx, func(ctx workflow.Context) { done.Send(ctx, nil) })
 	done.Receive(s.ctx, nil)
+}
+
+// maxStepsPerTask bounds the steps of one workflow task. Each leaves a marker of some 300 bytes in the task's
+// answer, and gRPC carries 4 MiB: a larger answer fails the task, and the next attempt does all steps again.
+const maxStepsPerTask = 1_000
+
+// endLongTask ends a workflow task of many steps, at the cost of a timer.
+func (s *orderSync) endLongTask() {
+	if s.rules() < RulesCredit {
+		return
+	}
+	if began := workflow.GetInfo(s.ctx).GetCurrentHistoryLength(); began != s.taskBegan {
+		s.taskBegan, s.steps = began, 0
+	}
+	if s.steps >= maxStepsPerTask {
+		// A context that is not cancelled, so the timer ends with its time alone.
+		_ = workflow.Sleep(s.ctx, time.Millisecond)
+	}
 }
 
 // alarm is the run's one timer, and a lazy one: it is kept while it rings no later than needed,

@@ -169,8 +169,26 @@ func (l *live) applied(n int64) {
 
 func (l *live) history() *historypb.History {
 	l.t.Helper()
+	return l.historyOf("")
+}
+
+// histories returns those of the order's last run and of all that continued as new before it, the last first.
+func (l *live) histories() []*historypb.History {
+	l.t.Helper()
+	var all []*historypb.History
+	for run := ""; ; {
+		h := l.historyOf(run)
+		all = append(all, h)
+		if run = h.Events[0].GetWorkflowExecutionStartedEventAttributes().GetContinuedExecutionRunId(); run == "" {
+			return all
+		}
+	}
+}
+
+func (l *live) historyOf(run string) *historypb.History {
+	l.t.Helper()
 	h := &historypb.History{}
-	for it := l.client.GetWorkflowHistory(l.t.Context(), l.id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); it.HasNext(); {
+	for it := l.client.GetWorkflowHistory(l.t.Context(), l.id, run, false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); it.HasNext(); {
 		e, err := it.Next()
 		require.NoError(l.t, err)
 		h.Events = append(h.Events, e)
@@ -489,14 +507,22 @@ func replay(file string, as any) error {
 	if as == nil {
 		as = workflows.OrderSync
 	}
-	r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DataConverter: workflows.DataConverter()})
+	r, err := replayer(as)
 	if err != nil {
 		return err
+	}
+	return r.ReplayWorkflowHistoryFromJSONFile(quiet{}, file)
+}
+
+func replayer(as any) (worker.WorkflowReplayer, error) {
+	r, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{DataConverter: workflows.DataConverter()})
+	if err != nil {
+		return nil, err
 	}
 	r.RegisterWorkflowWithOptions(as, workflow.RegisterOptions{Name: workflows.OrderSyncName})
 	r.RegisterWorkflowWithOptions(workflows.PollERP, workflow.RegisterOptions{Name: workflows.PollERPName})
 	r.RegisterWorkflowWithOptions(workflows.Backfill, workflow.RegisterOptions{Name: workflows.BackfillName})
-	return r.ReplayWorkflowHistoryFromJSONFile(quiet{}, file)
+	return r, nil
 }
 
 // TestChangedSettingsReplay changes what a starter would send now: the open run keeps its own.

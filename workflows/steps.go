@@ -63,6 +63,7 @@ func (s *orderSync) do(step order.Step, activity any, summary string) {
 	fast := fastPath
 	fast.Summary = summary
 	ctx := workflow.WithLocalActivityOptions(s.ctx, fast)
+	s.steps++
 	err := workflow.ExecuteLocalActivity(ctx, activity, step).Get(ctx, &result)
 	if err == nil {
 		err = s.check(result)
