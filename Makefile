@@ -2,8 +2,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-# Packages are tested one after another: each starts servers of its own, and what some tests wait
-# for has a limit. vet, which goes first, has compiled in parallel what they need.
+# Two packages are tested at a time, the end-to-end tests alone: each package starts servers of its own, and what
+# some tests wait for has a limit. vet, which goes first, has compiled in parallel what they need.
+AT_ONCE := -p 2
 SERIALLY := -p 1
 # Further flags of `go test`: make test TESTFLAGS='-count=1 -v'
 TESTFLAGS ?=
@@ -45,7 +46,8 @@ build:
 test: setup vet
 	@go run ./internal/devstack/setup postgres
 	go test -C deployments $(TESTFLAGS) ./...
-	go test $(SERIALLY) -timeout 40m $(TESTFLAGS) ./...
+	go test $(AT_ONCE) -timeout 30m $(TESTFLAGS) $$(go list ./... | grep -v /e2e)
+	go test $(SERIALLY) -timeout 40m $(TESTFLAGS) ./e2e/...
 
 ## race            the tests under the race detector; the pipeline in one process, not end to end by processes
 .PHONY: race
@@ -53,7 +55,7 @@ race: setup
 	@go run ./internal/devstack/setup race
 	@go run ./internal/devstack/setup postgres
 	CGO_ENABLED=1 go vet -race ./...
-	CGO_ENABLED=1 go test -race -short $(SERIALLY) -timeout 30m $(TESTFLAGS) $$(go list ./... | grep -v -e /e2e -e /bench)
+	CGO_ENABLED=1 go test -race -short $(AT_ONCE) -timeout 30m $(TESTFLAGS) $$(go list ./... | grep -v -e /e2e -e /bench)
 
 ## test-real       the end-to-end tests against Apache Kafka 4.3; needs a JDK 17 and Maven
 .PHONY: test-real

@@ -153,17 +153,9 @@ func (b *bundle) restoreDeadLetterTopic() {
 	b.Helper()
 	_, err := pod.Setup(b.Context(), b.cfg, errorLog(), pod.SetupOptions{})
 	require.NoError(b, err)
-	topic := b.cfg.Kafka.DeadLetterTopic
 	devtest.Eventually(b, time.Minute, func() error {
-		answer, err := b.kafka.ListOffsets(b.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {kafka.LastOffsetOf(0)}}})
-		switch {
-		case err != nil:
-			return err
-		case len(answer.Topics[topic]) == 0:
-			return fmt.Errorf("topic %s is not known yet", topic)
-		default:
-			return answer.Topics[topic][0].Error
-		}
+		_, err := b.letters().Reader.Spans(b.Context(), b.cfg.Kafka.DeadLetterTopic, time.Time{})
+		return err
 	}, "the dead-letter topic is there again")
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -406,6 +407,13 @@ func overflow(t *testing.T, n, bytes int, versioned, away bool) {
 	exec("ALTER TABLE orders DROP CONSTRAINT team_check")
 	_, err = b.command("retry", hot)
 	require.NoError(t, err)
+	devtest.Eventually(t, time.Minute, func() error {
+		stuck, err := operator.Blocked(t.Context(), b.temporal)
+		if err == nil && stuck[hot] {
+			err = errors.New("it is stuck")
+		}
+		return err
+	}, "the retry has freed the order")
 	result, err = b.deadletter("replay", middle)
 	require.NoError(t, err)
 	require.Equal(t, deadletter.Result{
