@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
@@ -218,12 +217,5 @@ func (a *Activities) fail(ctx context.Context, syncID string, err error) error {
 	if failure.Operator {
 		a.log.ErrorContext(ctx, "the target's set-up needs an operator", "order", syncID, "reason", failure.Type, "error", err)
 	}
-	return temporal.NewApplicationErrorWithOptions(clip(failure.Err.Error()), failure.Type, temporal.ApplicationErrorOptions{NonRetryable: failure.Permanent})
-}
-
-func clip(text string) string {
-	if len(text) <= maxMessage {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	return temporal.NewApplicationErrorWithOptions(order.Clip(failure.Err.Error(), maxMessage), failure.Type, temporal.ApplicationErrorOptions{NonRetryable: failure.Permanent})
 }

@@ -68,7 +68,7 @@ func (a *Polling) fail(ctx context.Context, err error) error {
 	if failure.Operator {
 		a.log.ErrorContext(ctx, "polling needs an operator", "reason", failure.Type, "error", failure.Err)
 	}
-	return temporal.NewApplicationErrorWithOptions(clip(failure.Err.Error()), failure.Type, retryWhen(err))
+	return temporal.NewApplicationErrorWithOptions(order.Clip(failure.Err.Error(), maxMessage), failure.Type, retryWhen(err))
 }
 
 // beatEvery is the time between two heartbeats. The server is told at once of a page, and in between

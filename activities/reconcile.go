@@ -53,7 +53,7 @@ func (a *Reconciliation) CompareOrders(ctx context.Context, walk order.Walk) (or
 	case walking.Err() != nil:
 		err = context.Cause(walking)
 	}
-	return found, temporal.NewApplicationErrorWithOptions(clip(err.Error()), ReconcileFailed, retryWhen(err))
+	return found, temporal.NewApplicationErrorWithOptions(order.Clip(err.Error(), maxMessage), ReconcileFailed, retryWhen(err))
 }
 
 // errStopping ends an attempt early, so that another worker goes on at once.

@@ -106,7 +106,7 @@ func (s *orderSync) summary(next inbox.Next) State {
 			state.StuckOn = s.Undecoded[0].id()
 		}
 	}
-	state.DataExcerpt = excerpt(next.Step.Event.Data)
+	state.DataExcerpt = order.Clip(next.Step.Event.Data, maxExcerpt)
 	var advice advice
 	state.Status, advice = s.advise(next)
 	state.NextStep, state.Happens, state.Remedies = advice.text(), advice.happens, advice.remedies
@@ -115,13 +115,6 @@ func (s *orderSync) summary(next inbox.Next) State {
 
 // maxExcerpt bounds what the state shows of an event's data, in bytes.
 const maxExcerpt = 300
-
-func excerpt(data []byte) string {
-	if len(data) <= maxExcerpt {
-		return string(data)
-	}
-	return strings.ToValidUTF8(string(data[:maxExcerpt]), "") + "…"
-}
 
 // advice is what will happen without anybody's help, and what somebody can do.
 type advice struct {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -238,9 +237,4 @@ func decodeOptional(payload *commonpb.Payload, into any, reason *string) error {
 	return decode(payload, into)
 }
 
-func clip(text string) string {
-	if len(text) <= maxText {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxText], "") + "…"
-}
+func clip(text string) string { return order.Clip(text, maxText) }

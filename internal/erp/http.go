@@ -224,10 +224,7 @@ func (s *httpSource) quote(body []byte) string {
 	if text == "" {
 		return ""
 	}
-	if len(text) > maxQuoted {
-		text = strings.ToValidUTF8(text[:maxQuoted], "") + "…"
-	}
-	return ": " + text
+	return ": " + order.Clip(text, maxQuoted)
 }
 
 // mask hides our credentials, as they are and as they stand in a URL.

@@ -382,8 +382,5 @@ func derive(rule string, parts ...string) uuid.UUID {
 // clip shortens raw input for an error message.
 func clip(raw []byte) string {
 	const most = 80
-	if len(raw) <= most {
-		return string(raw)
-	}
-	return strings.ToValidUTF8(string(raw[:most]), "") + "…"
+	return Clip(raw, most)
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -94,7 +93,7 @@ func headers(letter order.DeadLetter) []kafka.Header {
 		header(HeaderOffset, strconv.FormatInt(s.Offset, 10)),
 		header(HeaderTimestamp, s.ReceivedAt.UTC().Format(time.RFC3339Nano)),
 		header(HeaderReason, string(letter.Reason)),
-		header(HeaderDetail, clip(letter.Detail)),
+		header(HeaderDetail, order.Clip(letter.Detail, maxDetail)),
 	}
 	record := order.Record{Topic: s.Topic, Partition: s.Partition, Offset: s.Offset, Timestamp: s.ReceivedAt, Value: letter.Value}
 	if e, err := order.Decode(record, ""); err == nil {
@@ -105,10 +104,3 @@ func headers(letter order.DeadLetter) []kafka.Header {
 }
 
 func header(key, value string) kafka.Header { return kafka.Header{Key: key, Value: []byte(value)} }
-
-func clip(s string) string {
-	if len(s) <= maxDetail {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxDetail], "") + "…"
-}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"ordersync/internal/order"
@@ -27,7 +26,7 @@ func (t *Target) RecordUnwell(ctx context.Context, u order.UnwellRun) error {
 	}
 	_, err := t.db.ExecContext(ctx, `INSERT INTO unwell_runs
 		(sync_id, run_id, trouble, channel, since, reason, lacking, lacking_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		u.SyncID, u.RunID, u.Trouble, u.Channel, u.Since, shortened(u.Reason), lacking, u.LackingCount)
+		u.SyncID, u.RunID, u.Trouble, u.Channel, u.Since, order.Clip(u.Reason, maxUnwellReason), lacking, u.LackingCount)
 	if err != nil && !hasNumber(err, duplicateKey) {
 		return fmt.Errorf("insert into unwell_runs: %w", err)
 	}
@@ -119,11 +118,4 @@ func (t *Target) CountUnwell(ctx context.Context) (all []UnwellCount, err error)
 		all = append(all, c)
 	}
 	return all, rows.Err()
-}
-
-func shortened(reason string) string {
-	if len(reason) <= maxUnwellReason {
-		return reason
-	}
-	return strings.ToValidUTF8(reason[:maxUnwellReason], "") + "…"
 }
