@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -255,7 +256,7 @@ func stuckOn(id string, s workflows.State) string {
 	if s.Step == nil {
 		text.WriteString(" on an events signal that could not be read")
 	} else {
-		fmt.Fprintf(&text, " on %s, event id %s\n  of    %s", eventName(s.Step.Kind, s.Step.Version), s.Step.EventID, stamp(s.Step.OccurredAt))
+		fmt.Fprintf(&text, " on %s, event id %s\n  of    %s", order.NameOf(s.Step.Kind, s.Step.Version), s.Step.EventID, stamp(s.Step.OccurredAt))
 	}
 	if s.DataExcerpt != "" {
 		fmt.Fprintf(&text, "\n  data  %s", shortened(s.DataExcerpt, 300))
@@ -271,7 +272,7 @@ func (a *app) printEffect(id, signal string, effect operator.Effect) error {
 		if _, err := fmt.Fprintf(out, "order %s: %s\n", id, effect.Action.Effect); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(out, "now %s: %s\n", effect.State.Status, firstOf(effect.State.Happens, effect.State.NextStep))
+		_, err := fmt.Fprintf(out, "now %s: %s\n", effect.State.Status, cmp.Or(effect.State.Happens, effect.State.NextStep))
 		for _, r := range effect.State.Remedies {
 			fmt.Fprintf(out, "  to %s: %s\n", r.To, a.propose(r.Command))
 		}
@@ -287,7 +288,7 @@ func (a *app) printEffect(id, signal string, effect operator.Effect) error {
 	case s.Step == nil || s.Step.EventID.String() == effect.Action.EventID:
 		return fmt.Errorf("order %s is still %s, on %s; see %s", id, s.Status, s.Reason, a.propose(order.ShowCommand(id)))
 	default:
-		a.note("order %s is %s on its next event, %s: %s", id, s.Status, eventName(s.Step.Kind, s.Step.Version), s.Reason)
+		a.note("order %s is %s on its next event, %s: %s", id, s.Status, order.NameOf(s.Step.Kind, s.Step.Version), s.Reason)
 		return nil
 	}
 }

@@ -214,7 +214,7 @@ func (a *app) printSurvey(out io.Writer, s operator.Survey) error {
 			since = stamp(*o.Since)
 		}
 		if o.Step != nil {
-			on, pending = eventName(o.Step.Kind, o.Step.Version), strconv.Itoa(o.Pending)
+			on, pending = order.NameOf(o.Step.Kind, o.Step.Version), strconv.Itoa(o.Pending)
 		}
 		status := o.Status
 		switch {
@@ -295,9 +295,9 @@ func lacks(u order.UnwellRun) string {
 	case u.LackingCount < 0:
 		return unknown
 	case len(u.Lacking) == 1:
-		return eventName(u.Lacking[0].Kind, u.Lacking[0].Version)
+		return order.NameOf(u.Lacking[0].Kind, u.Lacking[0].Version)
 	case len(u.Lacking) > 1:
-		return fmt.Sprintf("%d from %s on", u.LackingCount, eventName(u.Lacking[0].Kind, u.Lacking[0].Version))
+		return fmt.Sprintf("%d from %s on", u.LackingCount, order.NameOf(u.Lacking[0].Kind, u.Lacking[0].Version))
 	default:
 		return "nothing"
 	}

@@ -411,7 +411,7 @@ func (v *orderView) syncLine() string {
 	case v.Sync == syncUnknown:
 		return line + ", as Temporal could not be asked"
 	case v.Step != nil && v.StuckSince != nil:
-		line = fmt.Sprintf("%s on %s since %s", v.Sync, eventName(v.Step.Kind, v.Step.Version), stamp(*v.StuckSince))
+		line = fmt.Sprintf("%s on %s since %s", v.Sync, order.NameOf(v.Step.Kind, v.Step.Version), stamp(*v.StuckSince))
 	case v.Workflow == nil:
 		line += ", Temporal has no workflow of it (any more)"
 	case v.Workflow.ClosedAt != nil:
@@ -430,10 +430,6 @@ func nextAttempt(t operator.Attempt) string {
 	return ", the next at " + stamp(*t.NextAttempt)
 }
 
-func eventName(kind order.Kind, version int64) string {
-	return order.Event{Kind: kind, Version: version}.Name()
-}
-
 func printTimeline(out io.Writer, entries []entryView) error {
 	if len(entries) == 0 {
 		_, err := fmt.Fprintln(out, "the ledger has no event of it")
@@ -442,7 +438,7 @@ func printTimeline(out io.Writer, entries []entryView) error {
 	t := newTable(out)
 	t.row("ERP TIME", "EVENT", "KAFKA", "OUTCOME", "APPLIED AT", "LATENCY")
 	for _, e := range entries {
-		name := eventName(e.Kind, e.Version)
+		name := order.NameOf(e.Kind, e.Version)
 		if e.Repair {
 			name += " (repair)"
 		}
@@ -465,7 +461,7 @@ func printPending(out io.Writer, v orderView) error {
 	t := newTable(out)
 	t.row("ERP TIME", "EVENT", "EVENT ID")
 	for _, e := range v.Pending {
-		t.row(stamp(e.OccurredAt), eventName(e.Kind, e.Version), e.EventID)
+		t.row(stamp(e.OccurredAt), order.NameOf(e.Kind, e.Version), e.EventID)
 	}
 	if err := t.flush(); err != nil {
 		return err

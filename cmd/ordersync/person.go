@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,25 +57,16 @@ func userName(environ map[string]string, container, root bool, account string) s
 	}
 	if !container {
 		if account == "" {
-			account = firstOf(environ["USER"], environ["LOGNAME"])
+			account = cmp.Or(environ["USER"], environ["LOGNAME"])
 		}
 		return account
 	}
-	name := firstOf(environ["SUDO_USER"], environ["USER"], environ["LOGNAME"])
+	name := cmp.Or(environ["SUDO_USER"], environ["USER"], environ["LOGNAME"])
 	switch name {
 	case "root", "nonroot", "nobody":
 		return ""
 	}
 	return name
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // inContainer returns whether this is a container, as Kubernetes, Docker and Podman mark them.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func (a *app) reconcile(ctx context.Context, flags reconcileFlags) error {
 		return a.reportReconcile(report, flags.limit)
 	}
 
-	by := firstOf(flags.by, a.knownPerson(), "unknown")
+	by := cmp.Or(flags.by, a.knownPerson(), "unknown")
 	if flags.repair {
 		if by, err = a.person(ctx, flags.by); err != nil {
 			return err

@@ -310,7 +310,7 @@ func (r *run) keepsID(s sending) bool {
 func Overtaken(e order.Event, by target.Entry) string {
 	return fmt.Sprintf("%s of order %s has no version, so it goes by its arrival (%s/%d/%d), and the order has applied %s since, which arrived later (%s/%d/%d): older data would come back",
 		e.Kind, e.SyncID, e.Source.Topic, e.Source.Partition, e.Source.Offset,
-		order.Event{Kind: by.Kind, Version: by.Version}.Name(), by.SourceTopic, by.SourcePartition, by.SourceOffset)
+		by.Name(), by.SourceTopic, by.SourcePartition, by.SourceOffset)
 }
 
 // status is what an order is stuck as, empty if it is not.

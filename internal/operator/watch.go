@@ -251,10 +251,10 @@ func (w *Watch) recordEnd(ctx context.Context, run *workflowpb.WorkflowExecution
 	}
 	is := endings[end.Trouble]
 	w.Logger.Log(ctx, levelOf(count), "an order's workflow "+is.verb, "order", key.SyncID, "by", end.By, "reason", end.Reason,
-		"missing", count, "command", ReplayCommand(key.SyncID))
+		"missing", count, "command", order.ReplayCommand(key.SyncID).String())
 	return w.Target.RecordAction(ctx, order.Action{
 		SyncID: key.SyncID, ID: key.ID, Name: is.action, By: end.By, At: end.At, Reason: end.Reason, Before: before,
-		Effect: "the workflow ended; " + Missing(lacking, count, key.SyncID),
+		Effect: "the workflow ended; " + missing(lacking, count, key.SyncID),
 	})
 }
 
@@ -265,24 +265,20 @@ func levelOf(missing int) slog.Level {
 	return slog.LevelError
 }
 
-// Missing says what a run held that the ledger lacks, and what to type.
-func Missing(lacking []order.Held, count int, syncID string) string {
+// missing says what a run held that the ledger lacks, and what to type.
+func missing(lacking []order.Held, count int, syncID string) string {
+	replay := order.ReplayCommand(syncID).String()
 	switch {
 	case count == 0:
 		return "nothing that it held is missing"
 	case count < 0:
-		return "what it held could not be read, so some of it may be missing: " + ReplayCommand(syncID)
+		return "what it held could not be read, so some of it may be missing: " + replay
 	case count == 1:
-		return "it held " + name(lacking[0]) + ", which the shop's database lacks: " + ReplayCommand(syncID)
+		return "it held " + order.NameOf(lacking[0].Kind, lacking[0].Version) + ", which the shop's database lacks: " + replay
 	default:
-		return fmt.Sprintf("it held %d events that the shop's database lacks, %s first: %s", count, name(lacking[0]), ReplayCommand(syncID))
+		return fmt.Sprintf("it held %d events that the shop's database lacks, %s first: %s", count, order.NameOf(lacking[0].Kind, lacking[0].Version), replay)
 	}
 }
-
-func name(h order.Held) string { return order.Event{Kind: h.Kind, Version: h.Version}.Name() }
-
-// ReplayCommand sends an order's missing events again, from Kafka.
-func ReplayCommand(syncID string) string { return order.ReplayCommand(syncID).String() }
 
 func troubleOf(status enumspb.WorkflowExecutionStatus) order.Trouble {
 	switch status {

@@ -135,12 +135,15 @@ func (e Event) Check(syncID string) error {
 // digestForm matches a digest.
 var digestForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-// Name is the event for people: its kind, and its version if it has one ("order_updation v2").
-func (e Event) Name() string {
-	if e.Versioned() {
-		return fmt.Sprintf("%s v%d", e.Kind, e.Version)
+// Name is the event for people, as NameOf.
+func (e Event) Name() string { return NameOf(e.Kind, e.Version) }
+
+// NameOf is an event for people: its kind, and its version if it has one ("order_updation v2").
+func NameOf(kind Kind, version int64) string {
+	if version <= 0 {
+		return string(kind)
 	}
-	return string(e.Kind)
+	return fmt.Sprintf("%s v%d", kind, version)
 }
 
 // overhead is a generous bound, in bytes, of an encoded event without its data: a sync_id and a

@@ -27,8 +27,6 @@ const (
 	NoLetter Trouble = "no_letter"
 	// RunFull is an order whose run has as much history as it may. The rest waits in Kafka on purpose.
 	RunFull Trouble = "run_full"
-	// Paused is an order whose step somebody has paused.
-	Paused Trouble = "paused"
 )
 
 // Troubles are those of a run, in the order in which they are shown.

@@ -109,8 +109,8 @@ func (e Entry) Latency() time.Duration {
 // Is returns whether the entry is that of e, and not of another event that the ERP gave the same event_id.
 func (e Entry) Is(event order.Event) bool { return event.SameAs(e.Kind, e.Version, e.Digest) }
 
-// Name is the event for people, as order.Event's Name.
-func (e Entry) Name() string { return order.Event{Kind: e.Kind, Version: e.Version}.Name() }
+// Name is the event for people, as order.NameOf.
+func (e Entry) Name() string { return order.NameOf(e.Kind, e.Version) }
 
 const entryColumns = `sync_id, event_id, kind, version, digest, outcome, source_topic, source_partition, source_offset, occurred_at, received_at, applied_at`
 

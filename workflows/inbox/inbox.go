@@ -168,7 +168,7 @@ func (b *Inbox) Other(e order.Event) string {
 		return n.event.Name()
 	}
 	known := b.resolved[e.ID]
-	return order.Event{Kind: known.Kind, Version: known.Version}.Name()
+	return order.NameOf(known.Kind, known.Version)
 }
 
 // Add queues an event where the order rules put it, unless it has come before.
