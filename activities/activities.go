@@ -175,7 +175,7 @@ func (a *Activities) RecordAction(ctx context.Context, audit Audit) error {
 	return a.fail(ctx, action.SyncID, err)
 }
 
-// CancelRequest is the name of the action of an order's workflow that was asked to cancel, which is no signal.
+// CancelRequest names the audit's action for a request to cancel an order's workflow. Such a request is not a signal.
 const CancelRequest = "cancel"
 
 // sender is the identity that the history of a run gives for the nth signal of a name; the workflow

@@ -12,8 +12,8 @@ import (
 )
 
 // reachedBefore is where the attempt before this one got to, by its heartbeats; nil where they say nothing.
-// Empty details count as nothing: somebody may have recorded them by hand, and to go on from them would be to
-// go back to the beginning.
+// Empty details count as nothing: a person may have recorded them by hand, and an attempt that went on from
+// them would begin again.
 func reachedBefore[T any](ctx context.Context) (*T, error) {
 	if !activity.HasHeartbeatDetails(ctx) {
 		return nil, nil

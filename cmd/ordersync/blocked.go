@@ -51,8 +51,8 @@ func (a *app) blockedCommand() *cobra.Command {
 		GroupID: "operate",
 		Short:   "List the orders that do not get on: blocked, retrying, failed, or not taken by Temporal",
 		Long: `Counts and lists the orders that are stuck, longest first, by Temporal's search attributes: the blocked
-ones wait for a person, the retrying ones heal by themselves once their cause is gone, unless somebody has
-paused one. The same list in the Web UI:
+ones wait for a person. The retrying ones heal by themselves once their cause is gone, unless a person has
+paused the step. The same list in the Web UI:
 
   ` + operator.StuckQuery + `
 
