@@ -493,7 +493,7 @@ func TestReplay(t *testing.T) {
 		require.Contains(t, files, filepath.Join("testdata", "histories", name+".json"))
 	}
 	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) { require.NoError(t, replay(file, nil)) })
+		t.Run(filepath.Base(file), func(t *testing.T) { require.NoError(t, replay(file, workflows.OrderSync)) })
 	}
 }
 
@@ -503,10 +503,8 @@ func TestReplayDetectsAChange(t *testing.T) {
 	require.Error(t, replay(filepath.Join("testdata", "histories", fmt.Sprintf("rules%d-one-request.json", workflows.Rules)), changed))
 }
 
+// replay replays a history with as in the place of the workflow OrderSync.
 func replay(file string, as any) error {
-	if as == nil {
-		as = workflows.OrderSync
-	}
 	r, err := replayer(as)
 	if err != nil {
 		return err

@@ -254,13 +254,7 @@ goes on to its end. Nothing is lost: the next poll reads everything from where t
   ordersync schedule pause reconcile`,
 	}
 	addNote(c, &by, &why)
-	return a.scheduleAct(c, func(ctx context.Context, temporal client.Client, id string) error {
-		who, err := a.person(ctx, by)
-		if err != nil {
-			return err
-		}
-		return schedule.Pause(ctx, temporal, id, who, why)
-	})
+	return a.scheduleAct(c, a.noted(&by, &why, schedule.Pause))
 }
 
 func (a *app) scheduleResumeCommand() *cobra.Command {
@@ -273,13 +267,7 @@ func (a *app) scheduleResumeCommand() *cobra.Command {
   ordersync schedule resume reconcile`,
 	}
 	addNote(c, &by, &why)
-	return a.scheduleAct(c, func(ctx context.Context, temporal client.Client, id string) error {
-		who, err := a.person(ctx, by)
-		if err != nil {
-			return err
-		}
-		return schedule.Resume(ctx, temporal, id, who, why)
-	})
+	return a.scheduleAct(c, a.noted(&by, &why, schedule.Resume))
 }
 
 // addNote gives a command the flags that become the note of a schedule.
@@ -287,6 +275,17 @@ func addNote(c *cobra.Command, by, why *string) {
 	c.Flags().StringVar(by, "by", "", "who does it, for the schedule's note (default: user@host)")
 	c.Flags().StringVar(why, "why", "", "why, for the schedule's note")
 	c.Flags().StringVar(why, "note", "", "the same as --why")
+}
+
+// noted does something to a schedule that its note has the person and the reason of.
+func (a *app) noted(by, why *string, do func(ctx context.Context, temporal client.Client, id, by, why string) error) func(context.Context, client.Client, string) error {
+	return func(ctx context.Context, temporal client.Client, id string) error {
+		who, err := a.person(ctx, *by)
+		if err != nil {
+			return err
+		}
+		return do(ctx, temporal, id, who, *why)
+	}
 }
 
 func (a *app) scheduleTriggerCommand() *cobra.Command {

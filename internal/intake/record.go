@@ -66,7 +66,11 @@ func (m incoming) event(channel order.Channel) (e order.Event, unreadTime bool, 
 	if err != nil {
 		return order.Event{}, false, err
 	}
-	_, read := fields.OccurredAt()
-	event, err := fields.Event(order.Record{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time}, channel)
-	return event, !read && !fields.Absent("occurred_at"), err
+	e, err = fields.Event(order.Record{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Timestamp: m.Time}, channel)
+	// Only an event with the record's timestamp may have a time that could not be read. Few are looked at twice.
+	if err == nil && !fields.Absent("occurred_at") && e.OccurredAt.Equal(e.Source.ReceivedAt) {
+		_, read := fields.OccurredAt()
+		unreadTime = !read
+	}
+	return e, unreadTime, err
 }

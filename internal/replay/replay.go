@@ -195,9 +195,11 @@ func (r *run) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	recent, err := r.Reader.SpansOf(ctx, r.channels, r.Backfill, r.Since)
-	if err != nil {
-		return err
+	var recent []topics.Span
+	if !r.Since.IsZero() {
+		if recent, err = r.Reader.SpansOf(ctx, r.channels, r.Backfill, r.Since); err != nil {
+			return err
+		}
 	}
 	waiting := slices.Clone(spans)
 	if err := r.Reader.PassCommitted(ctx, r.Group, waiting); err != nil {
