@@ -18,6 +18,34 @@ import (
 
 func TestMain(m *testing.M) { devtest.Main(m) }
 
+// What a survey saw, the selection that is pinned by it finds again, whatever the digits of the time.
+func TestPinnedKeepsWhatTheSurveySaw(t *testing.T) {
+	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	for _, fraction := range []time.Duration{0, time.Microsecond, 929_634, 929_634_000, 930_000_000, 938_999_999, 999_999_999} {
+		queue := devtest.Name(t, "queue") // nobody works on it
+		_, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+			ID: workflows.WorkflowID(queue), TaskQueue: queue, TypedSearchAttributes: temporal.NewSearchAttributes(
+				workflows.SyncStatus.ValueSet(workflows.StatusBlocked),
+				workflows.StuckSince.ValueSet(time.Now().UTC().Truncate(time.Second).Add(fraction)),
+			),
+		}, workflows.OrderSyncName)
+		require.NoError(t, err)
+		selection := Selection{TaskQueue: queue}
+		var survey Survey
+		devtest.Eventually(t, 10*time.Second, func() (err error) {
+			if survey, err = Look(t.Context(), c, selection, 1, time.Now()); err == nil && survey.Total != 1 {
+				err = fmt.Errorf("%d stuck", survey.Total)
+			}
+			return err
+		}, "the visibility store knows it")
+		n, err := selection.Pinned(survey).Count(t.Context(), c)
+		require.NoError(t, err)
+		assert.EqualValues(t, 1, n, "stuck at %v of a second: %s", fraction, selection.Pinned(survey).Query())
+	}
+}
+
 // A glance is the same whether a page holds all stuck orders or a few of them.
 func TestTakeGlance(t *testing.T) {
 	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})

@@ -55,12 +55,20 @@ func (s Selection) Query() string {
 		terms = append(terms, equals(workflows.Channel.GetName(), s.Channel))
 	}
 	if !s.StuckBefore.IsZero() {
-		terms = append(terms, workflows.StuckSince.GetName()+` <= "`+s.StuckBefore.UTC().Format(time.RFC3339Nano)+`"`)
+		terms = append(terms, workflows.StuckSince.GetName()+` <= "`+lastOf(s.StuckBefore).Format(time.RFC3339Nano)+`"`)
 	}
 	if s.TaskQueue != "" {
 		terms = append(terms, equals("TaskQueue", s.TaskQueue))
 	}
 	return strings.Join(append(terms, `ExecutionStatus="Running"`), " AND ")
+}
+
+// lastOf is the last microsecond of t's millisecond. The dev server keeps its visibility in SQLite, which
+// compares times as texts: what it keeps has three digits (37.930), and of what it is asked for it cuts the
+// zeros (37.93). By text 37.930 is later, so the order that got stuck last was left out. With six digits
+// that do not end in zero both orders agree. What the workflow compares is exact.
+func lastOf(t time.Time) time.Time {
+	return t.UTC().Truncate(time.Millisecond).Add(999 * time.Microsecond)
 }
 
 func equals(attribute, value string) string { return attribute + `="` + value + `"` }

@@ -14,7 +14,7 @@ func TestQuery(t *testing.T) {
 	for want, s := range map[string]operator.Selection{
 		`SyncStatus IN ("retrying","blocked") AND ExecutionStatus="Running"`:                                   {},
 		`SyncStatus="blocked" AND SyncError="CheckViolated" AND Channel="store" AND ExecutionStatus="Running"`: {Status: "blocked", Reason: "CheckViolated", Channel: "store"},
-		`SyncStatus="retrying" AND StuckSince <= "2026-01-02T02:04:05.6Z" AND ExecutionStatus="Running"`:       {Status: "retrying", StuckBefore: at},
+		`SyncStatus="retrying" AND StuckSince <= "2026-01-02T02:04:05.600999Z" AND ExecutionStatus="Running"`:  {Status: "retrying", StuckBefore: at},
 		`SyncStatus IN ("retrying","blocked") AND TaskQueue="tenant-1" AND ExecutionStatus="Running"`:          {TaskQueue: "tenant-1"},
 	} {
 		require.NoError(t, s.Check())
