@@ -18,13 +18,19 @@ import (
 
 func TestMain(m *testing.M) { devtest.Main(m) }
 
-// What a survey saw, the selection that is pinned by it finds again, whatever the digits of the time.
-func TestPinnedKeepsWhatTheSurveySaw(t *testing.T) {
+func dial(t *testing.T) client.Client {
+	t.Helper()
 	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
+	return c
+}
+
+// A selection that is pinned by a survey finds what the survey found, whatever the digits of the time.
+func TestPinnedKeepsWhatTheSurveySaw(t *testing.T) {
+	c := dial(t)
 	for _, fraction := range []time.Duration{0, time.Microsecond, 929_634, 929_634_000, 930_000_000, 938_999_999, 999_999_999} {
-		queue := devtest.Name(t, "queue") // nobody works on it
+		queue := devtest.Name(t, "queue") // no worker polls it
 		_, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
 			ID: workflows.WorkflowID(queue), TaskQueue: queue, TypedSearchAttributes: temporal.NewSearchAttributes(
 				workflows.SyncStatus.ValueSet(workflows.StatusBlocked),
@@ -48,10 +54,8 @@ func TestPinnedKeepsWhatTheSurveySaw(t *testing.T) {
 
 // A glance is the same whether a page holds all stuck orders or a few of them.
 func TestTakeGlance(t *testing.T) {
-	c, err := connect.Temporal(t.Context(), client.Options{HostPort: devtest.Temporal(t), Logger: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	t.Cleanup(c.Close)
-	queue := devtest.Name(t, "queue") // nobody works on it
+	c := dial(t)
+	queue := devtest.Name(t, "queue") // no worker polls it
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	start := func(name, channel, status string, stuck time.Duration) {
 		t.Helper()
